@@ -31,7 +31,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -214,6 +214,14 @@ class PageSource:
     Holds the bytes once, in sealed memory that no child can alter and that no crash leaves behind; use it as a context
     manager. Pages may be drawn from several threads at once.
 
+    Args:
+        data: The file's bytes.
+        name: For messages and as the document's name.
+        settings: How pages are drawn.
+        password: Tried as the user's, then as the owner's.
+        limits: What the document may cost.
+        weigh: Told of every child that replied how many bytes of memory it or a tool of its took at most.
+
     Attributes:
         document: What it is; known after construction.
 
@@ -234,6 +242,7 @@ class PageSource:
         settings: RasterSettings = RasterSettings(),
         password: str | None = None,
         limits: PageLimits = PageLimits(),
+        weigh: Callable[[int], None] | None = None,
     ) -> None:
         _check_size(len(data), name, limits)
         _check_password(password)
@@ -248,6 +257,7 @@ class PageSource:
         self._password = password or None  # an empty one is always tried
         self._media_type = media_type
         self._folder = _poppler_folder() if media_type == _PDF else ""
+        self._weigh = weigh
         self._words: tuple[int, tuple[Word, ...]] | None = None
         self._fd = _sealed(data)
         try:
@@ -334,6 +344,10 @@ class PageSource:
         words = self.words(number)
         return None if words is None else " ".join(word.text for word in words if _holds_centre(box, word.box))
 
+    def locks(self) -> str:
+        """What the children give up before they open the document, in words; depends on the kernel and the container."""
+        return bytes(self._ask("locks", cap_bytes=_MESSAGE_BYTES).payload).decode()
+
     def _check_number(self, number: int) -> None:
         count = self.document.page_count
         if not 1 <= number <= count:
@@ -367,6 +381,8 @@ class PageSource:
         if reply is None:
             code, detail = _explain_silence(result)
             self._fail(code or ("page_corrupt" if number else "document_corrupt"), detail, number)
+        if self._weigh is not None:
+            self._weigh(reply.peak_bytes)
         if reply.status != "ok":
             self._fail(reply.status, _printable(bytes(reply.payload)), number)
         return reply
@@ -453,6 +469,7 @@ class _Reply:
     height: int
     dpi: float
     frame: PdfFrame | None
+    peak_bytes: int
     payload: memoryview
 
 
@@ -522,14 +539,15 @@ def _parse_reply(stdout: bytearray) -> _Reply | None:
     """The child's reply, or None if it is not one: nothing, cut short, or of values that cannot be."""
     if len(stdout) < HEADER.size:
         return None
-    magic, status, count, width, height, dpi, has_frame, x0, y0, x1, y1, rotation, unit, size = HEADER.unpack_from(stdout)
+    fields = HEADER.unpack_from(stdout)
+    magic, status, count, width, height, dpi, has_frame, x0, y0, x1, y1, rotation, unit, peak_bytes, size = fields
     if magic != MAGIC or len(stdout) != HEADER.size + size or not all(map(math.isfinite, (dpi, unit, x0, y0, x1, y1))):
         return None
     if rotation not in (0, 90, 180, 270):
         return None
     frame = PdfFrame(x0, y0, x1, y1, cast("Rotation", rotation), unit) if has_frame else None
     name = status.rstrip(b"\0").decode("ascii", "replace")
-    return _Reply(name, count, width, height, dpi, frame, memoryview(stdout)[HEADER.size :])
+    return _Reply(name, count, width, height, dpi, frame, peak_bytes, memoryview(stdout)[HEADER.size :])
 
 
 def _explain_silence(result: _Result) -> tuple[str | None, str]:

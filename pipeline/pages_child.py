@@ -1,15 +1,16 @@
 """The short-lived process in which every hostile byte is opened: one request on stdin, one reply on stdout, then it ends.
 
 `pipeline.pages` runs this file by its path with ``python -I``, so it imports nothing of Exhibit. Its first act is to limit
-itself (memory, CPU, files, processes) and to ask to die with its parent; poppler's tools, which it starts, inherit the
-limits. The document arrives as an inherited descriptor, so nothing has to be written anywhere.
+itself (memory, CPU, files, processes), to lock itself in (`lock_in`) and to ask to die with its parent; poppler's tools, that
+it starts, inherit all of it. The document arrives as an inherited descriptor, so nothing has to be written anywhere.
 
 A reply is one fixed `HEADER` and a payload whose length the header gives: raw RGB, UTF-8 text, or an error's message. What
 this process did not expect (a decoder raising some new exception, a crash) is left to end it: the parent takes the absence
 of a reply as "corrupt" and quotes the last line of stderr.
 
-This bounds what a hostile file costs, and where the kernel allows it, there is no network in here. It is no sandbox against
-a file that takes the process over: run it in a container for that.
+This bounds what a hostile file costs. A file that takes the process over finds, as far as the kernel offers it, no network,
+no other process, no file but programs, libraries and fonts (no credentials of the worker's user, no database), and few ways
+to attack the kernel; `exhibit doctor` says what of this is in force.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import os
 import re
 import resource
 import signal
+import stat
 import struct
 import subprocess
 import sys
@@ -33,8 +35,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MAGIC = b"EXHIBIT1"
-# magic, status, count, width, height, dpi, whether there is a frame, its x0 y0 x1 y1, rotation, user unit, payload bytes
-HEADER = struct.Struct("<8s24sIIId?4dHdQ")
+# magic, status, count, width, height, dpi, whether there is a frame, its x0 y0 x1 y1, rotation, user unit, most bytes of
+# memory, bytes of payload
+HEADER = struct.Struct("<8s24sIIId?4dHdQQ")
 
 MAX_SIDE_PX = 8192  # of a raster; 40 inches at 200 dpi
 PILLOW_FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP", "image/tiff": "TIFF"}
@@ -55,6 +58,59 @@ _CREDIBLE_DPI = (30, 2400)  # what an image file may claim; cameras write 1 or 7
 _PROCESSES = 1024  # headroom over what runs already: the kernel counts all of the user's threads, not only ours
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38  # <linux/prctl.h>
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000  # <linux/sched.h>
+_CLONE_NEW_ANYTHING = 0x7E020000  # all namespaces
+
+# <linux/landlock.h>: system calls (the same numbers everywhere), and rights as bits.
+_LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
+_FILE_RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1}  # all that a version knows, but for devices' ioctl
+_READABLE = (
+    "/usr",
+    "/lib",
+    "/lib64",
+    "/bin",
+    "/opt",
+    "/nix/store",
+    "/etc/fonts",
+    "/etc/ld.so.cache",
+    "/var/cache/fontconfig",
+)
+
+# <linux/seccomp.h>, <linux/filter.h>, <linux/audit.h>
+_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
+_LOAD, _IF_EQUAL, _IF_AT_LEAST, _IF_ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_NUMBER_AT, _ARCHITECTURE_AT, _FIRST_ARGUMENT_AT = 0, 4, 16  # in struct seccomp_data, both little-endian
+_ALLOW, _DENY, _UNKNOWN, _KILL = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000  # EPERM, ENOSYS
+_ARCHITECTURES = {"x86_64": (0xC000003E, 56), "aarch64": (0xC00000B7, 220)}  # AUDIT_ARCH_…, clone
+_CLONE3 = 435
+_DENIED = {  # system calls by number, on x86-64 and on 64-bit ARM
+    "socket": (41, 198),
+    "connect": (42, 203),
+    "bind": (49, 200),
+    "ptrace": (101, 117),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "pidfd_getfd": (438, 438),
+    "io_uring_setup": (425, 425),
+    "bpf": (321, 280),
+    "perf_event_open": (298, 241),
+    "userfaultfd": (323, 282),
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    "keyctl": (250, 219),
+    "mount": (165, 40),
+    "umount2": (166, 39),
+    "pivot_root": (155, 41),
+    "open_tree": (428, 428),
+    "move_mount": (429, 429),
+    "fsopen": (430, 430),
+    "unshare": (272, 97),
+    "setns": (308, 268),
+    "open_by_handle_at": (304, 265),
+    "init_module": (175, 105),
+    "finit_module": (313, 273),
+    "kexec_load": (246, 104),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +118,7 @@ class Request:
     """What the parent asks for; trusted.
 
     Attributes:
-        action: ``inspect``, ``raster`` or ``words``.
+        action: ``inspect``, ``raster``, ``words``, or ``locks`` for what `lock_in` achieved.
         media_type: As sniffed from the bytes.
         fd: Descriptor of the document, inherited.
         parent: Process id of the asker, to notice that it is gone.
@@ -138,8 +194,8 @@ def fit_raster(width: float, height: float, max_pixels: int) -> tuple[int, int]:
     return max(int(width * scale), 1), max(int(height * scale), 1)
 
 
-def limit_process(request: Request) -> None:
-    """Limit this process and what it starts, for good; dies if the parent is gone already."""
+def limit_process(request: Request) -> list[str]:
+    """Limit this process and what it starts, for good; dies if the parent is gone already. Returns what `lock_in` does."""
     bounds = {
         resource.RLIMIT_AS: request.memory_bytes,
         resource.RLIMIT_CPU: request.cpu_s,
@@ -153,18 +209,96 @@ def limit_process(request: Request) -> None:
         bound = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
         resource.setrlimit(limit, (bound, bound))
     libc = ctypes.CDLL(None)
-    _leave_the_network(libc)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != request.parent:  # it ended before prctl, so no signal will come
         sys.exit(1)
+    return lock_in(libc)
 
 
-def _leave_the_network(libc: ctypes.CDLL) -> None:
+def lock_in(libc: ctypes.CDLL) -> list[str]:
+    """Give up what drawing a page never needs, as far as the kernel offers it; return in words what was given up.
+
+    None of it needs privileges, so it holds in containers too, whose own limits it adds to.
+    """
+    locks = {
+        "no network": _leave_the_network(libc),
+        "no new privileges": libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0,
+        "no files but programs and fonts": _leave_the_files(libc),
+        "no dangerous system calls, sockets among them": _leave_system_calls(libc),
+    }
+    return [lock for lock, holds in locks.items() if holds]
+
+
+def _leave_the_network(libc: ctypes.CDLL) -> bool:
     """Move to a network without any device where the system lets us: root may, others by way of a user namespace."""
-    # Containers usually forbid both; there, the network that the container is in has no way out (docker-compose.yml).
-    if libc.unshare(_CLONE_NEWNET) != 0:
-        libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
+    # Containers usually forbid both; there, no socket can be made (see below).
+    return bool(libc.unshare(_CLONE_NEWNET) == 0 or libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0)
+
+
+def _leave_the_files(libc: ctypes.CDLL) -> bool:
+    """See and run only programs, libraries and fonts (Landlock); reach no socket and signal no process outside."""
+    version = libc.syscall(_LANDLOCK_CREATE, None, 0, 1)
+    if version < 1:
+        return False
+    handled = _FILE_RIGHTS[min(version, max(_FILE_RIGHTS))]
+    attributes = struct.pack("QQQ", handled, 0b11, 0b11)[: 8 if version < 4 else 16 if version < 6 else 24]
+    rules = libc.syscall(_LANDLOCK_CREATE, attributes, len(attributes), 0)
+    if rules < 0:
+        return False
+    folders = [*os.environ.get("PATH", "").split(os.pathsep), *sys.path, sys.prefix, sys.base_prefix]
+    for path in {*_READABLE, *map(os.path.realpath, filter(None, folders))}:
+        _let(libc, rules, path, _EXECUTE | _READ_FILE | _READ_DIR)
+    _let(libc, rules, "/dev/null", _READ_FILE | _WRITE_FILE)
+    _let(libc, rules, "/proc/self", _READ_FILE)
+    holds = libc.syscall(_LANDLOCK_RESTRICT, rules, 0) == 0
+    os.close(rules)
+    return bool(holds)
+
+
+def _let(libc: ctypes.CDLL, rules: int, path: str, rights: int) -> None:
+    """Add a path, if there is one, to what may be opened."""
+    try:
+        place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return
+    if not stat.S_ISDIR(os.fstat(place).st_mode):
+        rights &= ~_READ_DIR
+    libc.syscall(_LANDLOCK_ADD, rules, 1, struct.pack("=Qi", rights, place), 0)
+    os.close(place)
+
+
+def _leave_system_calls(libc: ctypes.CDLL) -> bool:
+    """Let the kernel refuse what is of use only to an attacker (seccomp); where the numbers are not known, nothing."""
+    machine = os.uname().machine
+    if machine not in _ARCHITECTURES or struct.calcsize("P") != 8:
+        return False
+    program = _system_call_filter(machine)
+    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *line) for line in program))
+    filled = struct.pack("HxxxxxxP", len(program), ctypes.addressof(code))  # struct sock_fprog
+    return bool(libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, filled, 0, 0) == 0)
+
+
+def _system_call_filter(machine: str) -> list[tuple[int, int, int, int]]:
+    """The filter as instructions (code, lines to skip if true, if false, value)."""
+    architecture, clone = _ARCHITECTURES[machine]
+    numbers = [pair[list(_ARCHITECTURES).index(machine)] for pair in _DENIED.values()]
+    wide = [(_IF_AT_LEAST, len(numbers) + 6, 0, 0x40000000)] if machine == "x86_64" else []  # x32: the same calls once more
+    listed = [(_IF_EQUAL, len(numbers) - index + 5, 0, number) for index, number in enumerate(numbers)]
+    return [
+        (_LOAD, 0, 0, _ARCHITECTURE_AT),
+        (_IF_EQUAL, 1, 0, architecture),
+        (_RETURN, 0, 0, _KILL),  # the calls of another architecture have other numbers
+        (_LOAD, 0, 0, _NUMBER_AT),
+        *wide,
+        *listed,
+        (_IF_EQUAL, 4, 0, _CLONE3),  # its flags cannot be seen; libraries fall back on clone
+        (_IF_EQUAL, 0, 2, clone),
+        (_LOAD, 0, 0, _FIRST_ARGUMENT_AT),
+        (_IF_ANY_BIT, 2, 0, _CLONE_NEW_ANYTHING),
+        (_RETURN, 0, 0, _ALLOW),
+        (_RETURN, 0, 0, _UNKNOWN),
+        (_RETURN, 0, 0, _DENY),
+    ]
 
 
 def _running_tasks() -> int:
@@ -186,9 +320,18 @@ def reply(
     """Write the one reply."""
     box = (0.0,) * 4 if frame is None else (frame.x0, frame.y0, frame.x1, frame.y1)
     turn = (0, 1.0) if frame is None else (frame.rotation, frame.user_unit)
-    out.write(HEADER.pack(MAGIC, status.encode(), count, *size, dpi, frame is not None, *box, *turn, len(payload)))
+    fields = (status.encode(), count, *size, dpi, frame is not None, *box, *turn, _peak_bytes(), len(payload))
+    out.write(HEADER.pack(MAGIC, *fields))
     out.write(payload)
     out.flush()
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process or one of its tools has had."""
+    # What the kernel counts as this process's own maximum (`getrusage`) begins with its parent's, which may hold a model.
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:  # noqa: PTH123
+        own = re.search(r"VmHWM:\s+(\d+)", status.read())
+    return max(int(own[1]) if own else 0, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) * 1024
 
 
 # --- PDF: poppler -----------------------------------------------------------------------------------------------------
@@ -200,8 +343,8 @@ def _tool(request: Request, name: str, *options: str) -> subprocess.CompletedPro
         return subprocess.run(
             [name, *options], capture_output=True, timeout=request.wall_s, check=False, stdin=subprocess.DEVNULL
         )
-    except FileNotFoundError:
-        raise Refused("poppler_missing", f"{name} was not found") from None
+    except (FileNotFoundError, PermissionError) as exc:
+        raise Refused("poppler_missing", f"{name} cannot be run ({exc.strerror})") from None
     except subprocess.TimeoutExpired:
         raise Refused("raster_limit", f"{name} ran longer than {request.wall_s:g} s") from None
 
@@ -481,12 +624,15 @@ def _inspect(request: Request, out: IO[bytes]) -> None:
     reply(out, count=count)
 
 
-def answer(request: Request, out: IO[bytes]) -> None:
+def answer(request: Request, locks: list[str], out: IO[bytes]) -> None:
     """Do what is asked and write the reply; errors without a name end the process."""
     pdf = request.media_type == "application/pdf"
     actions = {"inspect": _inspect, "raster": _raster_pdf if pdf else _raster_image, "words": _words_pdf}
     try:
-        actions[request.action](request, out)
+        if request.action == "locks":
+            reply(out, payload=", ".join(locks).encode())
+        else:
+            actions[request.action](request, out)
     except Refused as exc:
         reply(out, exc.code, payload=str(exc)[:_MESSAGE_CHARS].encode("utf-8", "replace"))
     except MemoryError:
@@ -496,8 +642,7 @@ def answer(request: Request, out: IO[bytes]) -> None:
 def main() -> None:
     """Read the request, give up all but what it needs, answer."""
     request = Request(**json.load(sys.stdin))
-    limit_process(request)
-    answer(request, sys.stdout.buffer)
+    answer(request, limit_process(request), sys.stdout.buffer)
 
 
 if __name__ == "__main__":

@@ -87,6 +87,8 @@ class Worker:
         password: For encrypted documents; kept in memory only.
         lease_s: How long the jobs stay ours without progress.
         beat: Called at every sign of progress.
+        timed: Told the seconds of each stage of a unit: ``raster``, ``infer``, ``persist``.
+        weigh: Told the peak memory of every drawing child, as `PageSource` tells it.
         thrown_away: Results that came after their lease had gone to another; the other's are what is stored.
     """
 
@@ -95,6 +97,8 @@ class Worker:
     password: str | None = None
     lease_s: float = LEASE_S
     beat: Callable[[], None] = lambda: None
+    timed: Callable[[str, float], None] = lambda stage, seconds: None
+    weigh: Callable[[int], None] | None = None
 
     def __post_init__(self) -> None:
         self.name = worker_name()
@@ -148,23 +152,32 @@ class Worker:
     def work(self, unit: Unit) -> None:
         """Draw one unit's page and answer its questions."""
         page = self.draw(unit)
-        if page is not None:
+        if isinstance(page, Page):
             self.answer(unit, page)
 
-    def draw(self, unit: Unit) -> Page | None:
-        """Draw a unit's page; None when it cannot be drawn, and then its jobs have failed with the reason."""
+    def draw(self, unit: Unit) -> Page | Failure:
+        """Draw a unit's page, or say why it cannot be drawn; then its jobs have failed with that."""
         try:
-            with self._drawing(unit):
+            with self._drawing(unit), self._timing("raster"):
                 return self._page(unit)
         except DocumentError as error:
+            failure = failure_of(error)
             with suppress(LeaseLost):
-                self.store.fail(unit.jobs, failure_of(error))
-            return None
+                self.store.fail(unit.jobs, failure)
+            return failure
         except BaseException:
             # An interrupt, or poppler is missing: not these jobs' fault.
             with suppress(LeaseLost):
                 self.store.release(unit.jobs)
             raise
+
+    @contextmanager
+    def _timing(self, stage: str) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.timed(stage, time.monotonic() - began)
 
     @contextmanager
     def _drawing(self, unit: Unit) -> Iterator[None]:
@@ -209,7 +222,7 @@ class Worker:
         """
         results: list[JobResult] = []
         try:
-            with self._keeping(unit, page, results):
+            with self._keeping(unit, page, results), self._timing("infer"):
                 self._answer(unit, page, results, self._pulse(unit, results, also))
         except LeaseLost:
             self.thrown_away += len(results)
@@ -266,15 +279,16 @@ class Worker:
     def _finish(self, page: Page, results: list[JobResult]) -> None:
         """Store results; wait a while for a database that is away."""
         deadline = time.monotonic() + min(self.lease_s / 2, STORE_TRIES_S)
-        while True:
-            try:
-                self.store.finish(page, results, self.facts)
-            except StoreUnavailable:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.5)
-            else:
-                return
+        with self._timing("persist"):
+            while True:
+                try:
+                    self.store.finish(page, results, self.facts)
+                except StoreUnavailable:
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.5)
+                else:
+                    return
 
     def _pulse(self, unit: Unit, results: list[JobResult], also: Callable[[], None]) -> Callable[[], None]:
         """Keep the lease while there is progress; stop when nobody wants the rest."""
@@ -299,7 +313,9 @@ class Worker:
         with self._opening:
             if key not in self._sources:
                 data = self.store.document_bytes(unit.document.sha256)
-                self._sources[key] = PageSource(data, unit.document.name, settings=key[1], password=self.password)
+                self._sources[key] = PageSource(
+                    data, unit.document.name, settings=key[1], password=self.password, weigh=self.weigh
+                )
             self._sources.move_to_end(key)
             while len(self._sources) > OPEN_DOCUMENTS:
                 self._sources.popitem(last=False)[1].close()

@@ -83,11 +83,12 @@ class Answering:
             )
             if unit is None:
                 return None
-            with metrics.JOB_SECONDS.labels("raster").time():
-                page = self.worker.draw(unit)
-            if page is not None:
+            metrics.JOB_SECONDS.labels("queue").observe(unit.waited_s)
+            page = self.worker.draw(unit)
+            if isinstance(page, Page):
                 return Drawn(unit, page)
-            metrics.RASTER_FAILURES.inc()
+            engine = "poppler" if unit.document.media_type == "application/pdf" else "pillow"
+            metrics.RASTER_FAILURES.labels(engine, page.code).inc()
         return None
 
     def _ahead(self, drawing: ThreadPoolExecutor, drawn: Drawn) -> Future[Drawn | None] | None:
@@ -104,8 +105,7 @@ class Answering:
                 self._log("unit started", drawn)
                 before = self.worker.thrown_away
                 metrics.BATCH_SIZE.observe(len(drawn.unit.jobs))
-                with metrics.JOB_SECONDS.labels("answer").time():
-                    self.worker.answer(drawn.unit, drawn.page, lambda: self._keep(ahead))
+                self.worker.answer(drawn.unit, drawn.page, lambda: self._keep(ahead))
                 if self.worker.thrown_away > before:
                     metrics.FENCED.inc()
                     self._log("results thrown away", drawn)

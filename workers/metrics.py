@@ -7,31 +7,41 @@ Labels are few and never name a job or a document. The names are those of the al
 from __future__ import annotations
 
 import importlib.metadata
-import resource
+import shutil
 import sqlite3
 import sys
 import threading
 from collections import Counter as Tally
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from pipeline.errors import StoreUnavailable
 from pipeline.store import JobState
+from pipeline.store.database import storage_folder
 from pipeline.store.operations import Operations, Transition
 
-SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
+STAGES = ("queue", "raster", "infer", "persist")
+MEGABYTES = (25e6, 50e6, 100e6, 200e6, 400e6, 800e6, 1.6e9, 2.2e9)
 REGISTRY = CollectorRegistry()
 
 JOB_SECONDS = Histogram(
     "exhibit_job_duration_seconds", "A unit's time in a stage.", ["stage"], buckets=SECONDS, registry=REGISTRY
 )
+for _stage in STAGES:
+    JOB_SECONDS.labels(_stage)  # so that what has not happened yet is a zero and no gap
 BATCH_SIZE = Histogram("exhibit_batch_size", "Jobs of a unit.", buckets=(1, 2, 4, 8, 16), registry=REGISTRY)
 FENCED = Counter("exhibit_fenced_commits_total", "Units whose lease had gone to another.", registry=REGISTRY)
 EXPIRED = Counter("exhibit_leases_expired_total", "Jobs taken back from workers that were lost.", registry=REGISTRY)
-RASTER_FAILURES = Counter("exhibit_raster_failures_total", "Pages that could not be drawn.", registry=REGISTRY)
-CHILD_RSS = Gauge("exhibit_raster_child_max_rss_bytes", "Largest memory of a drawing child so far.", registry=REGISTRY)
+RASTER_FAILURES = Counter(
+    "exhibit_raster_failures_total", "Pages that could not be drawn.", ["engine", "class"], registry=REGISTRY
+)
+CHILD_RSS = Histogram(
+    "exhibit_raster_child_max_rss_bytes", "Peak memory of the children that draw.", buckets=MEGABYTES, registry=REGISTRY
+)
 RECONCILED = Gauge(
     "exhibit_reconciler_last_run_timestamp_seconds", "When the last round of chores ended.", registry=REGISTRY
 )
@@ -54,9 +64,29 @@ def serve(port: int | None, restarts: Mapping[str, int]) -> None:
     for reason, count in restarts.items():
         RESTARTS.labels(reason).inc(count)
     BUILD.labels(importlib.metadata.version("exhibit"), sqlite3.sqlite_version).set(1)
-    CHILD_RSS.set_function(lambda: resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
     if port is not None:
         start_http_server(port, registry=REGISTRY)
+
+
+class DiskCollector:
+    """Asks the disks that fill up: the machine's own and that of a SQLite file or of temporary files."""
+
+    def __init__(self, db_url: str) -> None:
+        self._disks = {"root": Path("/"), "storage": storage_folder(db_url)}
+
+    def collect(self) -> Iterator[Metric]:
+        """Room and size. In a container, the root's is that of the disk with all containers' volumes."""
+        free = GaugeMetricFamily("exhibit_disk_free_bytes", "Room on a disk that we write to.", labels=["disk"])
+        size = GaugeMetricFamily("exhibit_disk_size_bytes", "Its size.", labels=["disk"])
+        for name, path in self._disks.items():
+            try:
+                usage = shutil.disk_usage(path)
+            except OSError:  # a folder that was taken away is an error of its own
+                continue
+            free.add_metric([name], usage.free)
+            size.add_metric([name], usage.total)
+        yield free
+        yield size
 
 
 class DeviceCollector:

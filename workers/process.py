@@ -76,6 +76,7 @@ def run(job: Job) -> int:
     app = create_app(job.settings.redis_url)
     prepare = {"answer": _prepare_answers, "chores": _prepare_chores}[job.queue]
     queue, close = prepare(app, job.settings, heartbeat)
+    metrics.REGISTRY.register(metrics.DiskCollector(job.settings.db_url))
     metrics.serve(job.settings.metrics_port, job.restarts)
     try:
         return serve(app, queue)
@@ -126,7 +127,15 @@ def _prepare_answers(app: Celery, settings: Settings, heartbeat: Heartbeat) -> t
     with heartbeat.busy():
         vlm = load_vlm(settings.model, revision=settings.revision, device=settings.device, dtype=settings.dtype)
     store = Store.open(settings.db_url)
-    worker = Worker(store, lambda: vlm, read_password(settings.password_file), settings.lease_s, heartbeat.progress)
+    worker = Worker(
+        store,
+        lambda: vlm,
+        read_password(settings.password_file),
+        settings.lease_s,
+        heartbeat.progress,
+        lambda stage, seconds: metrics.JOB_SECONDS.labels(stage).observe(seconds),
+        metrics.CHILD_RSS.observe,
+    )
     model_key = model_ref(vlm).key
     bell = Bell(app, settings.redis_url)
     answering = Answering(worker, model_key, bell, heartbeat, stopping)

@@ -7,7 +7,6 @@ import importlib.metadata
 import platform
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from pipeline.cli.options import Commands, add_command, add_database, add_model, settings_of
 from pipeline.cli.tables import printable
@@ -74,6 +73,7 @@ def run_doctor(arguments: argparse.Namespace) -> int:
         ("broker", lambda: _broker(settings.redis_url)),
         ("model", lambda: _model(settings.model, settings.revision, settings.device, settings.dtype)),
         ("self-test", _self_test),
+        ("sandbox", _sandbox),
     ]
     healthy = True
     for name, check in checks:
@@ -106,13 +106,10 @@ def _database(url: str) -> str:
 def _disk(url: str) -> str:
     """Room where this machine writes: beside a SQLite file, else in the folder for temporary files."""
     import shutil
-    import tempfile
 
-    from pipeline.store.database import Database
+    from pipeline.store.database import storage_folder
 
-    database = Database(url)
-    folder = database.file.resolve().parent if database.file is not None else Path(tempfile.gettempdir())
-    database.close()
+    folder = storage_folder(url)
     free = shutil.disk_usage(folder).free
     if free < LEAST_FREE_BYTES:
         raise EnvironmentProblem(f"{folder} has {free / 1e9:.1f} GB left; documents, rasters and crops need at least 1 GB")
@@ -157,6 +154,14 @@ def _self_test() -> str:
     if any(abs(a - b) > 1 for a, b in zip(found, expected, strict=True)):
         raise EnvironmentProblem(f"a box drawn at {expected} px appears at {found} px; poppler draws wrongly")
     return f"a box drawn at {expected} px was found at {found} px of a {page.width} x {page.height} raster"
+
+
+def _sandbox() -> str:
+    """What the children that open documents give up here, beside memory and time."""
+    from pipeline.pages import PageSource
+
+    with PageSource(SELF_TEST_PDF, "self-test") as source:
+        return f"children that open documents have {source.locks()}"
 
 
 SELF_TEST_PDF = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -104,6 +105,14 @@ def _begin_sqlite(connection: Connection) -> None:
     # A deferred transaction that first reads and then writes fails at once when another writer came between.
     write = connection.get_execution_options().get("exhibit_write", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def storage_folder(url: str) -> Path:
+    """The folder whose disk this machine fills: a SQLite file's, or, with a server elsewhere, that of temporary files."""
+    parsed = parse_url(url)
+    return (
+        Path(str(parsed.database)).resolve().parent if parsed.get_backend_name() == "sqlite" else Path(tempfile.gettempdir())
+    )
 
 
 class Database:

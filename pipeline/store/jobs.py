@@ -67,8 +67,8 @@ def claim(
     allowed = _claimable(now, models, batch)
     if trusted:
         allowed.append(~SUSPECT)
-    first = select(JobRow.document_sha256, JobRow.page, JobRow.stage, JobRow.setup_id, JobRow.id, SUSPECT.label("suspect"))
-    first = first.where(*allowed)
+    place = (JobRow.document_sha256, JobRow.page, JobRow.stage, JobRow.setup_id)
+    first = select(*place, JobRow.id, JobRow.run_after, SUSPECT.label("suspect")).where(*allowed)
     first = first.order_by(JobRow.priority, JobRow.id).limit(1).with_for_update(skip_locked=True)
     head = connection.execute(first).one_or_none()
     if head is None:
@@ -86,7 +86,8 @@ def claim(
     jobs = _lease(connection, now, worker, job_ids, until)
     setup = load_setup(connection, head.setup_id)
     document = _document(connection, head.document_sha256)
-    return Unit(document, head.page, Stage(head.stage), setup, jobs, worker, until)
+    waited_s = (now - head.run_after).total_seconds()
+    return Unit(document, head.page, Stage(head.stage), setup, jobs, worker, until, waited_s)
 
 
 def _claimable(now: datetime, models: Collection[str] | None, batch: str | None) -> list[ColumnElement[bool]]:

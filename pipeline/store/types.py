@@ -205,6 +205,7 @@ class Unit:
         document: The page's document, under the name of one of the batches that ask for it.
         page: 1-based.
         lease_until: By the database's clock.
+        waited_s: For how long the first of the jobs could have been taken, by the same clock.
     """
 
     document: Document
@@ -214,6 +215,7 @@ class Unit:
     jobs: tuple[JobClaim, ...]
     worker: str
     lease_until: datetime
+    waited_s: float
 
 
 @dataclass(frozen=True, slots=True)

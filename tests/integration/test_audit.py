@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.audit import Audit, written_head
 from pipeline.errors import InternalError, LeaseLost, UsageError
-from pipeline.records import Question
+from pipeline.records import Page, Question
 from pipeline.store import Store, SubmittedBatch
 from pipeline.store.ledger import Ledger
 from pipeline.store.results import pack_map
@@ -224,7 +224,7 @@ def test_26_a_document_purged_while_a_worker_holds_it(
     unit = store.claim(worker.name)
     assert unit is not None
     page = worker.draw(unit)
-    assert page is not None
+    assert isinstance(page, Page)
     ledger.purge(unit.document.sha256, "asked to")
     worker.answer(unit, page)
     assert worker.thrown_away == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import io
+import json
 import os
 import signal
 import subprocess
@@ -418,6 +419,65 @@ def test_the_text_layer_speaks_of_the_displayed_page():
         assert source.text_in_box(1, replace(hello.box, y0=0.9, y1=1.0)) == ""
         assert source.words(2) is None, "no word, so no text layer"
         assert source.text_in_box(2, hello.box) is None
+
+
+LOCKED_IN = """
+import ctypes, json, os, signal, socket, subprocess, sys
+sys.path.insert(0, sys.argv[1])
+from pipeline import pages_child
+locks = pages_child.lock_in(ctypes.CDLL(None))
+sys.path.pop(0)
+
+def outcome(act):
+    try:
+        return str(act() or "done")
+    except OSError as error:
+        return type(error).__name__
+
+def clone(flags):
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall({"x86_64": 56, "aarch64": 220}[os.uname().machine], flags, 0, 0, 0, 0) < 0:
+        raise OSError(ctypes.get_errno(), "clone")
+
+print(json.dumps([locks, {
+    "a socket": outcome(lambda: socket.socket().close()),
+    "the parent's environment": outcome(lambda: open(f"/proc/{os.getppid()}/environ", "rb").read()),
+    "a file beside the database": outcome(lambda: open(sys.argv[2]).read()),
+    "a new file": outcome(lambda: open(sys.argv[2] + ".new", "w").close()),
+    "a signal to the parent": outcome(lambda: os.kill(os.getppid(), 0)),
+    "a user namespace": outcome(lambda: clone(0x10000000 | signal.SIGCHLD)) if "system calls" in str(locks) else "",
+    "a program": outcome(lambda: subprocess.run(["pdftoppm", "-v"], capture_output=True, check=True).returncode),
+    "a thread": outcome(lambda: __import__("threading").Thread(target=int).start()),
+}]))
+"""
+
+
+def test_a_child_that_is_taken_over_finds_nothing(tmp_path):
+    """No network, no other process, no file of ours, no way back; what drawing needs is still there."""
+    secret = tmp_path / "db_url"
+    secret.write_text("postgresql://user:secret@host/db")
+    root = str(Path(__file__).parents[2])
+    command = [sys.executable, "-c", LOCKED_IN, root, str(secret)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    locks, found = json.loads(done.stdout.strip())
+    if any("system calls" in lock for lock in locks):
+        assert (found["a socket"], found["a user namespace"]) == ("PermissionError", "PermissionError")
+    if any("files" in lock for lock in locks):
+        assert found["the parent's environment"] == found["a file beside the database"] == "PermissionError"
+        assert found["a new file"] == "PermissionError"
+    assert (found["a program"], found["a thread"]) == ("done", "done")
+    assert "no new privileges" in locks
+
+
+def test_the_memory_of_a_child_is_its_own():
+    """Not that of the process that started it, which may hold a model."""
+    ballast = bytearray(400_000_000)
+    ballast[::4096] = b"x" * len(ballast[::4096])
+    told: list[int] = []
+    with PageSource(letter(), "a.pdf", weigh=told.append) as source:
+        source.page(1)
+    assert len(told) == 2
+    assert all(5e6 < peak < 200e6 for peak in told), told
 
 
 def test_a_child_has_no_network():

@@ -15,7 +15,7 @@ import jsonschema
 import pytest
 import yaml
 
-from workers.metrics import REGISTRY, DatabaseCollector
+from workers.metrics import REGISTRY, STAGES, DatabaseCollector, DiskCollector
 
 ROOT = Path(__file__).parents[2]
 ENDS = {"migrate", "cli"}
@@ -48,7 +48,7 @@ def known_metrics() -> set[str]:
     operations = SimpleNamespace(figures=lambda: figures, transitions=lambda _: moved)
     database = DatabaseCollector(operations)  # type: ignore[arg-type]
     names = set()
-    for metric in (*REGISTRY.collect(), *database.collect()):
+    for metric in (*REGISTRY.collect(), *database.collect(), *DiskCollector("sqlite:///exhibit.db").collect()):
         endings = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(metric.type, [""])
         names |= {metric.name + ending for ending in endings}
     return names
@@ -155,6 +155,18 @@ def test_alerts_and_dashboard_are_about_metrics_that_exist():
         assert set(METRIC.findall(expression)) <= known, expression
     shown = {name for expression in panels for name in METRIC.findall(expression)}
     assert len(shown) >= 12
+
+
+def test_metrics_have_the_labels_that_the_dashboard_groups_by():
+    """Stages are there before anything has happened; a page's failure says which engine and why."""
+    sampled = {metric.name: metric for metric in REGISTRY.collect()}
+    stages = {sample.labels["stage"] for sample in sampled["exhibit_job_duration_seconds"].samples}
+    assert stages == set(STAGES) == {"queue", "raster", "infer", "persist"}
+    assert sampled["exhibit_raster_child_max_rss_bytes"].type == "histogram"
+    disks = [metric for metric in DiskCollector("sqlite:////tmp/exhibit.db").collect()]
+    assert [[sample.labels["disk"] for sample in metric.samples] for metric in disks] == [["root", "storage"]] * 2
+    free, size = ([sample.value for sample in metric.samples] for metric in disks)
+    assert all(0 <= a <= b for a, b in zip(free, size, strict=True))
 
 
 def test_every_alert_has_a_heading_and_a_test():
