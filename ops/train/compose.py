@@ -11,15 +11,44 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from ops.train.document import PX_PER_PT, Check, Fact, Field, Page, Shape, Span, Style, Table, strike, text_width, wrap
+import numpy as np
+from numpy.typing import NDArray
+
+from ops.train.document import (
+    PX_PER_PT,
+    Check,
+    Fact,
+    Field,
+    Page,
+    Shape,
+    Span,
+    Stamp,
+    Stroke,
+    Style,
+    Table,
+    strike,
+    text_width,
+    wrap,
+)
 from ops.train.faces import Split, choose_family, face, families, is_held_out
 from ops.train.words import FIELDS, KINDS, Words
 
 A4 = (1654, 2339)
 LETTER = (1700, 2200)
 
-FIELD_LAYOUTS = ("inline", "columns", "right", "leaders", "above", "framed", "pairs", "below", "grid")
-TABLE_LAYOUTS = ("plain", "ruled", "boxed", "striped", "header-only")
+FIELD_LAYOUTS = ("inline", "columns", "right", "leaders", "above", "framed", "pairs", "below", "grid", "blanks", "captions")
+TABLE_LAYOUTS = ("plain", "ruled", "grid", "striped", "header-only", "booktabs", "open")
+HEADERS = ("title", "badge", "letterhead", "beside", "banner", "ruled", "folio")
+CLOSINGS = ("nothing", "signature", "line", "signed")
+"""Arrangements. Those that `is_held_out`, with their sort before them, are only in held-out pages, beside all others."""
+SMALL_PAPER = {
+    "receipt": ((630, 4000), (630, 4000), (450, 4000)),
+    "ticket": ((1181, 827), (827, 1165), (1575, 640)),
+    "label": ((800, 1200), (1200, 800), (827, 1165)),
+    "parking permit": ((1181, 827),),
+    "membership card": ((1020, 640),),
+}
+"""Kinds that are printed on small paper half of the time; a height of 4000 is a roll that is cut below the text."""
 
 DOCUMENTS: dict[str, tuple[str, ...]] = {
     # kind: fields that belong there; blocks are drawn at random
@@ -38,10 +67,27 @@ DOCUMENTS: dict[str, tuple[str, ...]] = {
     "utility bill": ("customer number", "meter reading", "consumption", "total", "due date", "address", "start date", "end date", "tax"),
     "quotation": ("reference", "date", "customer", "contact", "total", "subtotal", "discount", "end date", "project", "payment terms", "supplier"),
     "data sheet": ("model", "serial number", "weight", "quantity", "country", "supplier", "date"),
+    "purchase order": ("order number", "order date", "supplier", "delivery date", "payment terms", "shipping", "subtotal", "tax", "total", "contact"),
+    "timesheet": ("name", "department", "start date", "end date", "project", "signed by", "quantity"),
+    "credit note": ("reference", "date", "invoice number", "customer", "customer number", "subtotal", "tax", "total"),
+    "reminder": ("invoice number", "invoice date", "due date", "customer number", "total", "iban", "bic", "contact"),
+    "order confirmation": ("order number", "order date", "customer", "delivery date", "payment method", "shipping", "tax", "total"),
+    "remittance advice": ("date", "supplier", "account holder", "iban", "bic", "bank", "reference", "total"),
+    "expense claim": ("name", "department", "date", "project", "total", "signed by", "iban"),
+    "repair order": ("order number", "date", "customer", "phone", "model", "serial number", "total", "signed by"),
+    "insurance card": ("policy number", "name", "date of birth", "start date", "end date", "premium", "phone"),
+    "membership card": ("name", "customer number", "start date", "end date"),
+    "parking permit": ("reference", "name", "start date", "end date", "venue", "total"),
+    "loan agreement": ("account holder", "interest rate", "start date", "end date", "total", "bank", "iban", "signed by"),
+    "school report": ("name", "date of birth", "course", "grade", "date", "signed by"),
+    "prescription": ("patient", "date of birth", "doctor", "dose", "date", "quantity", "phone"),
+    "admission form": ("patient", "first name", "date of birth", "address", "city", "phone", "contact", "date", "signed by"),
+    "price list": ("date", "start date", "contact", "phone", "email"),
 }  # fmt: skip
 """Document kinds. Those whose name `is_held_out` are never trained on."""
 
 COLUMN_TITLES: dict[str, tuple[str, ...]] = {
+    "position": ("Pos.", "No.", "#", "Line", "Nr."),
     "phrase": ("Description", "Item", "Product", "Article", "Service", "Task", "Name"),
     "code": ("Code", "SKU", "Art. no.", "Ref.", "Number", "ID"),
     "number": ("Qty", "Quantity", "Units", "Pcs", "Count", "Stock"),
@@ -85,6 +131,29 @@ SENTENCES: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     ("The parcel for {person} contains {number} items.", (("For whom is the parcel?", "person"), ("How many items does the parcel contain?", "number"))),
 )  # fmt: skip
 """Patterns of prose with the questions that each answers; those whose text `is_held_out` are never trained on."""
+
+SENDER_QUESTIONS = (
+    "Who sent this?", "Which company issued this document?", "What is the name of the company?", "Who is the sender?",
+    "Which company is named at the top of the page?", "Who issued the document?", "Whose letterhead is this?", "What company is this from?",
+)  # fmt: skip
+SIGNER_QUESTIONS = (
+    "Who signed?", "Who signed this document?", "Whose signature is on the page?", "What is the name below the signature?", "By whom was it signed?",
+)  # fmt: skip
+REGARDS = (
+    "Yours sincerely",
+    "Yours faithfully",
+    "Kind regards",
+    "Best regards",
+    "With best wishes",
+    "Respectfully",
+    "Regards",
+)
+STAMPS = ("PAID", "COPY", "RECEIVED", "APPROVED", "VOID", "URGENT", "DRAFT", "ORIGINAL", "CERTIFIED", "CONFIDENTIAL")
+
+
+def allowed(sort: str, names: tuple[str, ...], split: Split) -> tuple[str, ...]:
+    """The arrangements or wordings of a sort that pages of a split may use."""
+    return tuple(name for name in names if split == "held-out" or not is_held_out(f"{sort}/{name}"))
 
 
 @dataclass(frozen=True)
@@ -154,39 +223,56 @@ class Composer:
         if rng.random() < 0.08:
             self.value = Style(face(rng.choice(families(split)[choose_family(rng, split)])), size)
         self.leading = size * rng.uniform(1.12, 1.7)
-        self.colon = rng.choice((":", ":", "", " :", "."))
+        self.colon = rng.choice((":", ":", ":", ":", "", "", "", " :", "."))
+        # Most documents write their dates and sums in one way.
+        if rng.random() < 0.6:
+            self.words.formats.update({kind: rng.random() for kind in ("date", "amount", "percent", "time")})
 
     # -- the page
     # -------------------------------------------------------------------------------------------------------------
 
     def compose(self) -> Page:
-        """Write the blocks from top to bottom; the page of a narrow stage ends with its text."""
+        """Write the blocks from top to bottom; the page of a narrow stage, and a roll, ends with its text."""
         rng, difficulty = self.rng, self.difficulty
+        narrow = difficulty.width_px is not None
         if difficulty.width_px:
             width, height = rng.randint(*difficulty.width_px), 4000
             margin = rng.uniform(4, 40)
+        elif self.kind in SMALL_PAPER and rng.random() < 0.5:
+            width, height = rng.choice(SMALL_PAPER[self.kind])
+            margin = rng.uniform(20, 60)
         else:
             width, height = rng.choice((A4, A4, A4, LETTER))
-            margin = rng.uniform(70, 200)
+            margin = rng.uniform(70, 200) if rng.random() < 0.6 else rng.uniform(150, 330)
+        roll = height == 4000
         self.page = Page(width, height)
         self.bottom = height - margin - 60
         self.y = margin + rng.uniform(0, 20)
         n_blocks = rng.randint(*difficulty.blocks)
-        if not difficulty.width_px:
+        if not narrow and rng.random() < 0.35:
+            # Much of what people print ends above the middle of the sheet.
+            n_blocks = rng.randint(1, 3)
+        if not narrow:
             self._header(margin, width - margin)
+            if rng.random() < 0.6:
+                self._opening(margin, width - margin)
         written = 0
         while written < n_blocks and self.y < self.bottom - 6 * self.leading:
-            if width > 1200 and rng.random() < 0.35:
+            if width > 1200 and rng.random() < 0.3:
                 self._two_columns(margin, width - margin)
                 written += 1
             else:
                 self._block(margin, width - margin)
             written += 1
             self.y += self.leading * rng.uniform(0.3, 1.5)
-        if not difficulty.width_px:
-            self._footer(margin, width - margin, height)
-        else:
+        if not narrow and self.y < self.bottom - 8 * self.leading:
+            self._closing(margin, width - margin)
+        if roll:
             self.page.height = int(self.y + margin)
+        elif not narrow:
+            self._footer(margin, width - margin, height)
+        if not narrow:
+            self._marks()
         if rng.random() < 0.1:
             self.page.paper = rng.randint(225, 250)
         if not self.page.runs:
@@ -197,47 +283,183 @@ class Composer:
         blocks: list[tuple[Callable[[float, float], None], float]] = [(self._fields, 5.0)]
         if self.difficulty.tables:
             blocks += [(self._prose, 1.2), (self._checks, 0.8), (self._address, 0.8), (self._title, 0.7)]
+            if "sender" not in self.used:
+                blocks.append((self._sender, 0.4))
             if x1 - x0 > 420:
                 blocks.append((self._table, 2.5))
         block = self.rng.choices([b for b, _ in blocks], [w for _, w in blocks])[0]
         block(x0, x1)
 
     def _two_columns(self, x0: float, x1: float) -> None:
-        middle = x0 + (x1 - x0) * self.rng.uniform(0.4, 0.6)
-        gap = self.rng.uniform(20, 60)
+        rng = self.rng
+        blocks: tuple[Callable[[float, float], None], ...]
+        blocks = (self._fields, self._fields, self._address, self._prose, self._checks)
+        if rng.random() < 0.15:
+            blocks = (self._prose,) * 5
+        sides: list[list[Callable[[float, float], None]]]
+        sides = [[rng.choice(blocks) for _ in range(rng.randint(1, 2))] for _ in range(2)]
+        self._beside(x0, x1, rng.uniform(0.4, 0.6), sides)
+
+    def _beside(self, x0: float, x1: float, share: float, sides: list[list[Callable[[float, float], None]]]) -> None:
+        """Blocks in a left and a right column, which begin at the same height."""
+        middle, gap = x0 + (x1 - x0) * share, self.rng.uniform(20, 60)
         top, deepest = self.y, self.y
-        for left, right in ((x0, middle - gap / 2), (middle + gap / 2, x1)):
+        for (left, right), blocks in zip(((x0, middle - gap / 2), (middle + gap / 2, x1)), sides, strict=True):
             self.y = top
-            for _ in range(self.rng.randint(1, 2)):
+            for block in blocks:
                 if self.y < self.bottom - 6 * self.leading:
-                    self.rng.choice((self._fields, self._fields, self._address, self._prose, self._checks))(left, right)
+                    block(left, right)
                     self.y += self.leading * 0.6
             deepest = max(deepest, self.y)
         self.y = deepest
 
     def _header(self, x0: float, x1: float) -> None:
+        """The sender and the title."""
         rng = self.rng
-        if rng.random() < 0.5:
-            side = rng.uniform(60, 160)
-            x = rng.choice((x0, x1 - side))
-            self.page.shapes.append(
-                Shape(
-                    (x, self.y, x + side, self.y + side * rng.uniform(0.5, 1)),
-                    rng.choice((0, 90, 160, 200)),
-                    None,
-                    1,
-                    rng.random() < 0.4,
-                )
-            )
-            if x == x0:
-                self.page.write(self.words.company(), self.heading, x0 + side + 30, self.y + side * 0.5)
-            self.y += side + 20
+        layout = rng.choice(allowed("header", HEADERS, self.split))
         title = rng.choice((self.kind, self.kind, self.words.phrase()))
         title = rng.choice((title.upper(), title.capitalize(), title.title()))
-        x = rng.choice((x0, x0, (x0 + x1 - text_width(title, self.heading)) / 2, x1 - text_width(title, self.heading)))
+        room = x1 - x0
+        if text_width(title, self.heading) > room:
+            title = title.split(" ")[0]
+        if layout == "badge":
+            self._badge(x0, x1)
+        if layout in ("letterhead", "folio", "banner") and rng.random() < 0.8:
+            self._sender(x0, x1, rng.choice((0.0, 0.0, 0.5, 1.0)))
+        aligned = rng.choice((0.0, 0.0, 0.5, 1.0))
+        if layout == "beside":
+            top = self.y
+            self._sender(x0, x1, 0.0)
+            lowest, self.y, aligned = self.y, top, 1.0
+            if text_width(title, self.heading) > room * 0.45:
+                self.y = lowest
         self.y += self.heading.size_px
-        self.page.write(title, self.heading, max(x0, x), self.y)
+        x = x0 + aligned * max(0.0, room - text_width(title, self.heading))
+        style = self.heading
+        if layout == "banner":
+            self.page.shapes.append(
+                Shape((x0 - 12, self.y - style.size_px, x1 + 12, self.y + style.size_px * 0.4), rng.randint(0, 90), None)
+            )
+            style = replace(style, grey=255)
+        self.page.write(title, style, x, self.y)
+        if layout in ("ruled", "folio"):
+            for offset in (0.35,) if layout == "ruled" else (0.35, -1.1):
+                y = self.y + style.size_px * offset
+                self.page.shapes.append(Shape((x0, y, x1, y + rng.randint(1, 4)), rng.choice((0, 80, 150)), None))
+        if layout == "beside":
+            self.y = max(self.y, lowest)
         self.y += self.leading * rng.uniform(0.8, 2)
+
+    def _badge(self, x0: float, x1: float) -> None:
+        """A logo, with the company's name beside it if it stands at the left."""
+        rng = self.rng
+        side = rng.uniform(60, 160)
+        x = rng.choice((x0, x1 - side))
+        for _ in range(rng.choice((1, 1, 2))):
+            left, top = x + rng.uniform(0, 0.2) * side, self.y + rng.uniform(0, 0.2) * side
+            box = (left, top, x + side, self.y + side * rng.uniform(0.6, 1))
+            self.page.shapes.append(Shape(box, rng.choice((0, 90, 160, 200, 230)), None, 1, rng.random() < 0.4))
+        if x == x0:
+            self._name(self.words.company(), self.heading, x0 + side + 30, self.y + side * 0.5)
+        self.y += side + 20
+
+    def _name(self, company: str, style: Style, x: float, baseline: float) -> None:
+        """The sender's name, and the question who sent this."""
+        span = self.page.write(company, style, x, baseline)
+        self.used.update(("supplier", "sender", "from", "employer", "vendor", "seller", "issued by"))
+        question = self.rng.choice(allowed("wording", SENDER_QUESTIONS, self.split))
+        self.page.facts.append(Fact(question, self.page.text(span).strip(), (span,)))
+
+    def _sender(self, x0: float, x1: float, aligned: float = 0.0) -> None:
+        """A company's name and address, aligned left (0), centred (0.5) or right (1)."""
+        rng, words = self.rng, self.words
+        lines = [words.company(), words.street(), words.town(), words.phone(), words.email()][
+            : rng.choice((2, 3, 3, 3, 4, 5))
+        ]
+        name = rng.choice((self.body, self.bold, replace(self.bold, size_px=self.body.size_px * rng.uniform(1.1, 1.6))))
+        for number, line in enumerate(lines):
+            style = self.body if number else name
+            self.y += max(self.leading, style.size_px * 1.1)
+            x = x0 + aligned * max(0.0, x1 - x0 - text_width(line, style))
+            if number:
+                self.page.write(line, style, x, self.y)
+            else:
+                self._name(line, style, x, self.y)
+        self.y += self.leading * rng.uniform(0.4, 1.6)
+
+    def _opening(self, x0: float, x1: float) -> None:
+        """What the document is about: the fields that belong to its kind, alone or beside an address."""
+        names = tuple(name for name in DOCUMENTS[self.kind] if name not in self.used)[: self.rng.randint(2, 6)]
+
+        def about(left: float, right: float) -> None:
+            self._fields(left, right, names)
+
+        draw = self.rng.random()
+        if x1 - x0 < 900 or draw < 0.55:
+            about(x0, x1)
+        else:
+            sides: list[list[Callable[[float, float], None]]] = [[self._address], [about]]
+            self._beside(x0, x1, self.rng.uniform(0.45, 0.65), sides if draw < 0.85 else sides[::-1])
+        self.y += self.leading * self.rng.uniform(0.5, 1.5)
+
+    def _closing(self, x0: float, x1: float) -> None:
+        """Who signed, on a line or below a greeting."""
+        rng = self.rng
+        layout = rng.choice(allowed("closing", CLOSINGS, self.split))
+        if layout == "nothing" or rng.random() < 0.3 or "signed by" in self.used:
+            return
+        self.used.add("signed by")
+        x = x0 + rng.choice((0.0, 0.0, 0.55)) * (x1 - x0)
+        name = self.words.person()
+        width = max(text_width(name, self.body), min(x1 - x, rng.uniform(250, 500)))
+        if layout == "signature":
+            self.y += self.leading * 1.5
+            self.page.write(rng.choice(REGARDS) + rng.choice((",", "")), self.body, x, self.y)
+        if layout == "signed":
+            self.y += self.leading * 1.5
+            self.page.write(rng.choice(FIELDS["signed by"][1]), self.label, x, self.y)
+        self.y += self.leading * rng.uniform(2, 3)
+        if rng.random() < 0.75:
+            self._scribble(x, self.y, width)
+        if layout != "signature":
+            self.page.shapes.append(Shape((x, self.y + 4, x + width, self.y + 5), rng.choice((0, 100)), None))
+        self.y += self.leading * 1.1
+        span = self.page.write(name, self.body, x, self.y)
+        question = rng.choice(allowed("wording", SIGNER_QUESTIONS, self.split))
+        self.page.facts.append(Fact(question, self.page.text(span).strip(), (span,)))
+
+    def _scribble(self, x: float, y: float, width: float) -> None:
+        """Something like a signature."""
+        rng = self.rng
+        steps = rng.randint(25, 60)
+        height, turns, slant = self.body.size_px * rng.uniform(0.5, 1.2), rng.uniform(3, 9), rng.uniform(0.1, 0.5)
+        at = np.linspace(0, 1, steps)
+        up = np.sin(at * turns * 6.28 + rng.uniform(0, 6)) * np.interp(at, (0, 0.2, 1), (1.5, 0.8, 0.3)) * height
+        up += np.sin(at * turns * 15 + rng.uniform(0, 6)) * height * 0.25
+        along = x + width * rng.uniform(0.4, 0.8) * at + slant * up + np.cos(at * turns * 6.28) * height * 0.5
+        points = tuple(zip(along.tolist(), (y - height * 0.6 - up).tolist(), strict=True))
+        self.page.strokes.append(Stroke(points, rng.choice((0, 30, 60, 90)), rng.randint(2, 5)))
+
+    def _marks(self) -> None:
+        """What others leave on the paper: a stamp, a note by hand, punch holes, a bar code."""
+        rng, page = self.rng, self.page
+        if rng.random() < 0.12:
+            text = rng.choice((rng.choice(STAMPS), self.words.date(), self.words.word().upper()))
+            style = replace(self.bold, size_px=self.body.size_px * rng.uniform(1.2, 2.6), grey=rng.randint(120, 200))
+            centre = (page.width * rng.uniform(0.2, 0.8), min(self.y, page.height * 0.9) * rng.uniform(0.1, 1.0))
+            page.stamps.append(Stamp(text, style, centre, rng.choice((-1, 1)) * rng.uniform(6, 35), rng.random() < 0.4))
+        if rng.random() < 0.05:
+            self._scribble(page.width * rng.uniform(0.1, 0.6), page.height * rng.uniform(0.1, 0.9), rng.uniform(100, 500))
+        if rng.random() < 0.04 and page.height > 2000:
+            grey = rng.choice((0, 40, 120, 200))
+            for y in (page.height / 2 - 315, page.height / 2 + 315):
+                page.shapes.append(Shape((30, y - 24, 78, y + 24), grey, None, 1, True))
+        if rng.random() < (0.3 if self.kind in SMALL_PAPER else 0.02) and self.y + 120 < self.bottom:
+            x, y = page.width * rng.uniform(0.1, 0.3), self.y + rng.uniform(10, 40)
+            for _ in range(rng.randint(25, 50)):
+                bar = rng.choice((2, 2, 4, 6))
+                page.shapes.append(Shape((x, y, x + bar - 1, y + 60), 0, None))
+                x += bar + rng.choice((2, 2, 4, 6))
 
     def _footer(self, x0: float, x1: float, height: float) -> None:
         if self.rng.random() < 0.5:
@@ -258,13 +480,17 @@ class Composer:
     # -- labels and values
     # ----------------------------------------------------------------------------------------------------
 
-    def _new_label(self) -> tuple[str, str, str]:
-        """Canonical name, kind of value and printed label of a new field: half from the document's kind, half open."""
+    def _new_label(self, wanted: str = "") -> tuple[str, str, str]:
+        """Canonical name, kind of value and printed label of a new field.
+
+        Args:
+            wanted: its canonical name; without one, half are from the document's kind and half are open.
+        """
         rng = self.rng
         for _ in range(20):
-            if rng.random() < 0.5:
+            if wanted or rng.random() < 0.5:
                 pool = DOCUMENTS[self.kind] if rng.random() < 0.75 else tuple(FIELDS)
-                name = rng.choice(pool)
+                name = wanted or rng.choice(pool)
                 kind, spellings = FIELDS[name]
                 label = strike(rng, spellings)
             else:
@@ -298,30 +524,39 @@ class Composer:
     # -- blocks
     # ---------------------------------------------------------------------------------------------------------------
 
-    def _fields(self, x0: float, x1: float) -> None:
+    def _fields(self, x0: float, x1: float, names: tuple[str, ...] = ()) -> None:
+        """Labels with their values: those of `names`, or one to seven of any."""
         rng = self.rng
-        layout = rng.choice(self.difficulty.layouts)
-        fields = [self._new_label() for _ in range(rng.randint(1, 7))]
+        layout = rng.choice(allowed("fields", self.difficulty.layouts, self.split))
+        fields = [self._new_label(name) for name in names or [""] * rng.randint(1, 7)]
         pairs = [(name, kind, label, self._new_value(kind)) for name, kind, label in fields]
-        if layout in ("above", "grid", "framed"):
-            self._field_cells(x0, x1, pairs, framed=layout != "above")
+        if layout in ("above", "grid", "framed", "captions"):
+            self._field_cells(x0, x1, pairs, layout)
             return
         colon = self.colon
-        widest = max(text_width(label + colon, self.label) for _, _, label, _ in pairs)
+        label_widths = [text_width(label + colon, self.label) for _, _, label, _ in pairs]
+        widest = max(label_widths)
         gap = text_width("n", self.body) * rng.uniform(1, 5)
         indent = rng.choice((0.0, 0.0, max(0.0, (x1 - x0) * 0.5 - widest))) if layout == "right" else 0.0
+        tab = widest + gap
+        if layout in ("columns", "leaders", "right", "blanks") and tab > (x1 - x0) * 0.6:
+            layout = "below"
+        if layout == "columns" and rng.random() < 0.35:
+            tab = max(tab, (x1 - x0) * rng.uniform(0.2, 0.5))
+        ragged = layout in ("columns", "blanks") and rng.random() < 0.15
+        pitch = self.leading * rng.choice((1.0, 1.0, 1.0, 1.2, 1.5))
+        dot = rng.choice((".", ".", " .", "_", "-")) if layout == "leaders" else "."
         x = x0 + indent
-        for name, kind, label, value in pairs:
-            self.y += self.leading
+        for (name, kind, label, value), label_width in zip(pairs, label_widths, strict=True):
+            self.y += pitch
             if self.y > self.bottom:
                 return
-            label_width = text_width(label + colon, self.label)
             if layout == "pairs" and x > x0 and x + label_width + gap + text_width(value, self.value) < x1:
-                self.y -= self.leading
+                self.y -= pitch
             else:
                 x = x0 + indent
-            label_span = self.page.write(label + colon, self.label, x, self.y)
-            value_x = x + (widest if layout in ("columns", "leaders", "right") else label_width) + gap
+            label_span = self.page.write(label + colon, self.label, x + (widest - label_width if ragged else 0), self.y)
+            value_x = x + (tab if layout in ("columns", "leaders", "right", "blanks") else label_width + gap)
             if layout == "inline" or layout == "pairs":
                 value_x = x + label_width + text_width(" ", self.body) * rng.choice((1, 1, 2))
             if layout == "right":
@@ -333,9 +568,9 @@ class Composer:
             lines = wrap(value, self.value, max(x1 - value_x, 80))
             if layout == "leaders" and value_x > x:
                 value_x = max(value_x, x1 - text_width(lines[0], self.value))
-                n_dots = int((value_x - x - label_width - 12) / text_width(".", self.body))
+                n_dots = int((value_x - x - label_width - 12) / text_width(dot, self.body))
                 if n_dots > 2:
-                    self.page.write("." * n_dots, self.body, x + label_width + 4, self.y)
+                    self.page.write(dot * n_dots, self.body, x + label_width + 4, self.y)
             spans = []
             for index, line in enumerate(lines[:3]):
                 if index:
@@ -344,108 +579,197 @@ class Composer:
             self._add(name, kind, label, (label_span[0], label_span[0] + len(label)), tuple(spans))
             if layout == "pairs":
                 x = value_x + text_width(value, self.value) + gap + 20
-            if layout in ("columns", "right") and rng.random() < 0.1:
-                self.page.shapes.append(
-                    Shape((x0, self.y + self.leading * 0.25, x1, self.y + self.leading * 0.25 + 1), 120, None)
-                )
+            if layout == "blanks" or (layout in ("columns", "right") and rng.random() < 0.1):
+                y = self.y + self.leading * 0.25
+                self.page.shapes.append(Shape((value_x if layout == "blanks" else x0, y, x1, y + 1), 120, None))
 
-    def _field_cells(self, x0: float, x1: float, pairs: list[tuple[str, str, str, str]], *, framed: bool) -> None:
-        """Fields side by side, the label above its value, in frames or not."""
+    def _field_cells(self, x0: float, x1: float, pairs: list[tuple[str, str, str, str]], layout: str) -> None:
+        """Fields side by side, the label in small print above its value or, as a caption, below it, in frames or not."""
         rng = self.rng
-        small = replace(self.label, size_px=self.label.size_px * rng.uniform(0.75, 1.0))
+        small = replace(self.label, size_px=self.label.size_px * rng.uniform(0.7, 1.0))
+        if rng.random() < 0.4:
+            small = replace(small, grey=rng.randint(80, 130))
         widest = max(max(text_width(label, small), text_width(value, self.value)) for _, _, label, value in pairs) + 24
         n_columns = max(1, min(4, int((x1 - x0) // widest)))
         width = (x1 - x0) / n_columns
         height = small.size_px * 1.25 + self.leading * rng.uniform(1.0, 1.4)
+        ink, line = rng.choice((0, 60, 120)), rng.choice((1, 2, 2, 3))
         for start in range(0, len(pairs), n_columns):
             if self.y + height > self.bottom:
                 return
             for column, (name, kind, label, value) in enumerate(pairs[start : start + n_columns]):
                 x = x0 + column * width
-                if framed:
-                    self.page.shapes.append(
-                        Shape(
-                            (x, self.y, x + width, self.y + height), None, rng.choice((0, 60, 120)), rng.choice((1, 2, 2, 3))
-                        )
-                    )
-                label_span = self.page.write(label, small, x + 8, self.y + small.size_px * 1.05)
-                value_span = self.page.write(value, self.value, x + 8, self.y + height - self.leading * 0.3)
+                if layout == "captions":
+                    value_span = self.page.write(value, self.value, x + 8, self.y + self.leading)
+                    middle = self.y + self.leading * 1.25
+                    self.page.shapes.append(Shape((x, middle, x + width - 16, middle + 1), ink, None))
+                    label_span = self.page.write(label, small, x + 8, middle + small.size_px)
+                else:
+                    label_span = self.page.write(label, small, x + 8, self.y + small.size_px * 1.05)
+                    value_span = self.page.write(value, self.value, x + 8, self.y + height - self.leading * 0.3)
+                if layout in ("grid", "framed"):
+                    self.page.shapes.append(Shape((x, self.y, x + width, self.y + height), None, ink, line))
                 self._add(name, kind, label, label_span, (value_span,))
-            self.y += height
+            self.y += height + (self.leading if layout == "captions" else 0)
 
     def _table(self, x0: float, x1: float) -> None:
+        """A table, as wide as the column or as its words need, with or without sums below."""
         rng = self.rng
-        layout = rng.choice(TABLE_LAYOUTS)
-        n_columns = rng.randint(2, max(2, min(7, int((x1 - x0) / (self.body.size_px * 5.5)))))
-        n_rows = rng.randint(2, 12 if not self.difficulty.width_px else 5)
-        kinds = ["phrase", *rng.choices([k for k in COLUMN_TITLES if k != "phrase"], k=n_columns - 1)]
+        layout = rng.choice(allowed("table", TABLE_LAYOUTS, self.split))
+        name_at, kinds = self._columns(x0, x1)
         titles: list[str] = []
         for kind in kinds:
             free = [t for t in COLUMN_TITLES[kind] if t not in titles]
             titles.append(strike(rng, free) if free and rng.random() < 0.7 else self.words.word().capitalize())
-        widths = [rng.uniform(0.8, 1.2) * (1.6 if kind in ("phrase", "person") else 1.0) for kind in kinds]
-        edges = [x0]
-        for width in widths:
-            edges.append(edges[-1] + (x1 - x0) * width / sum(widths))
-        right = [kind in ("amount", "number", "percent") and rng.random() < 0.7 for kind in kinds]
-        pitch = self.leading * rng.uniform(1.0, 1.4)
+        n_rows = rng.randint(2, 12 if not self.difficulty.width_px else 5)
+        texts = self._rows(n_rows, name_at, kinds)
+        pitch = self.leading * (rng.uniform(1.0, 1.4) if rng.random() < 0.7 else rng.uniform(1.4, 2.0))
+        banded = layout in ("striped", "header-only") and rng.random() < 0.6
+        dark = banded and rng.random() < 0.3
+        header = replace(self.bold, grey=255 if dark else 0) if banded else rng.choice((self.bold, self.body))
+        # The print of a whole row is one, but for the names', which may stand out.
+        styles = [
+            self.bold if c == name_at and layout == "open" else self.value if c != name_at else self.body
+            for c in range(len(kinds))
+        ]
+        pad = rng.uniform(8, 22)
+        needed = [
+            max(text_width(titles[c], header), *(text_width(row[c], styles[c]) for row in texts)) + 2 * pad
+            for c in range(len(kinds))
+        ]
+        while len(needed) > 2 and sum(needed) > x1 - x0:
+            del needed[-1], kinds[-1], titles[-1]
+        edges = self._edges(x0, x1, needed, name_at)
+        x0, x1 = edges[0], edges[-1]
+        numeric = ("amount", "number", "percent", "quantity")
+        to_right = rng.random() < 0.8
+        aligned = [1.0 if to_right and kind in numeric else rng.choice((0.0,) * 7 + (0.5,)) for kind in kinds]
         top = self.y
 
         def cell(text: str, style: Style, column: int, baseline: float) -> Span:
-            while text and text_width(text, style) > edges[column + 1] - edges[column] - 10:
-                text = text[:-1]
-            pad = (edges[column + 1] - edges[column] - text_width(text, style) - 6) if right[column] else 6
-            return self.page.write(text.strip(), style, edges[column] + pad, baseline)
+            room = edges[column + 1] - edges[column] - 2 * pad
+            width = text_width(text, style)
+            while text and width > room + 1:
+                text = text[:-1].rstrip()
+                width = text_width(text, style)
+            return self.page.write(text, style, edges[column] + pad + aligned[column] * max(0.0, room - width), baseline)
 
         self.y += pitch
-        if layout in ("striped", "header-only") and rng.random() < 0.6:
-            dark = rng.random() < 0.3
+        if banded:
             self.page.shapes.append(Shape((x0, top, x1, self.y + pitch * 0.25), 60 if dark else 215, None))
-            header = replace(self.bold, grey=255 if dark else 0)
-        else:
-            header = rng.choice((self.bold, self.body))
         title_spans = [cell(title, header, column, self.y) for column, title in enumerate(titles)]
         names: list[str] = []
         name_spans: list[Span] = []
-        stem = self.words.word()
-        for row in range(n_rows):
+        for number, row in enumerate(texts):
             self.y += pitch
             if self.y > self.bottom:
                 break
-            if layout == "striped" and row % 2:
+            if layout == "striped" and number % 2:
                 self.page.shapes.append(Shape((x0, self.y - pitch * 0.8, x1, self.y + pitch * 0.2), 235, None))
             if layout == "ruled":
                 self.page.shapes.append(Shape((x0, self.y - pitch * 0.75, x1, self.y - pitch * 0.75 + 1), 100, None))
-            # Rows with nearly the same name are what tells looking up from guessing.
-            name = f"{stem} {self.words.word()}".capitalize() if rng.random() < 0.3 else self.words.phrase()
-            row_span = cell(name, self.body, 0, self.y)
-            name = self.page.text(row_span)
-            for column in range(1, n_columns):
-                if rng.random() < 0.04:
-                    continue
-                span = cell(self._new_value(kinds[column]), self.value, column, self.y)
-                if name and name.lower() not in names and span[1] > span[0]:
+            spans = [cell(row[c], styles[c], c, self.y) for c in range(len(kinds))]
+            name = self.page.text(spans[name_at])
+            for column, span in enumerate(spans):
+                if column != name_at and name and name.lower() not in names and span[1] > span[0]:
                     title = self.page.text(title_spans[column])
-                    spans = (row_span, title_spans[column])
-                    self.page.fields.append(Field("", kinds[column], title, self.page.text(span), spans, (span,), row=name))
+                    labels = (spans[name_at], title_spans[column])
+                    self.page.fields.append(Field("", kinds[column], title, self.page.text(span), labels, (span,), row=name))
             names.append(name.lower())
-            name_spans.append(row_span)
+            name_spans.append(spans[name_at])
+        ordered = [title_spans[name_at], *(s for c, s in enumerate(title_spans) if c != name_at)]
         self.page.tables.append(
-            Table(
-                tuple(self.page.text(s) for s in title_spans),
-                tuple(self.page.text(s) for s in name_spans),
-                tuple(name_spans),
-            )
+            Table(tuple(self.page.text(s) for s in ordered), tuple(self.page.text(s) for s in name_spans), tuple(name_spans))
         )
         self.y += pitch * 0.25
-        if layout == "boxed":
+        self._table_rules(layout, top, pitch, edges, len(names))
+        if kinds[-1] == "amount" and rng.random() < 0.55:
+            left = edges[-3] if len(edges) > 3 and rng.random() < 0.7 else edges[0]
+            self._totals(left + pad, x1 - pad, pitch, to_right=aligned[-1] == 1.0, column=edges[-2] + pad)
+
+    def _columns(self, x0: float, x1: float) -> tuple[int, list[str]]:
+        """Which column names the rows, and the kinds of all: a number or a date may come before the names."""
+        rng = self.rng
+        n_columns = rng.randint(2, max(2, min(7, int((x1 - x0) / (self.body.size_px * 5.5)))))
+        others = rng.choices([k for k in COLUMN_TITLES if k not in ("phrase", "position")], k=n_columns - 1)
+        if rng.random() < 0.4:
+            others[-1] = "amount"
+        if n_columns > 2 and rng.random() < 0.25:
+            return 1, [rng.choice(("position", "position", "date", "code")), "phrase", *others[1:]]
+        return 0, ["phrase", *others]
+
+    def _rows(self, n_rows: int, name_at: int, kinds: list[str]) -> list[list[str]]:
+        """The words of a table's cells; some rows have nearly the same name, which tells looking up from guessing."""
+        rng = self.rng
+        stem = self.words.word()
+        rows = []
+        for number in range(n_rows):
+            row = [str(number + 1) if kind == "position" else self._new_value(kind) for kind in kinds]
+            row = ["" if rng.random() < 0.04 else text for text in row]
+            row[name_at] = f"{stem} {self.words.word()}".capitalize() if rng.random() < 0.3 else self.words.phrase()
+            rows.append(row)
+        return rows
+
+    def _edges(self, x0: float, x1: float, needed: list[float], name_at: int) -> list[float]:
+        """Where the columns of a table begin and the last one ends."""
+        rng = self.rng
+        spare = x1 - x0 - sum(needed)
+        if spare < 0:
+            needed = [width * (x1 - x0) / sum(needed) for width in needed]
+        else:
+            draw = rng.random()
+            if draw < 0.35:
+                x0 += rng.choice((0.0, 0.0, 0.0, 0.5, 1.0)) * spare
+            elif draw < 0.55:
+                needed[name_at] += spare
+            elif draw < 0.8:
+                needed = [width * (x1 - x0) / sum(needed) for width in needed]
+            else:
+                needed = [width + spare / len(needed) for width in needed]
+        edges = [x0]
+        for width in needed:
+            edges.append(edges[-1] + width)
+        return edges
+
+    def _table_rules(self, layout: str, top: float, pitch: float, edges: list[float], n_rows: int) -> None:
+        shapes, x0, x1 = self.page.shapes, edges[0], edges[-1]
+        if layout == "grid":
+            grey = self.rng.choice((0, 80, 80, 150))
             for edge in edges:
-                self.page.shapes.append(Shape((edge, top, edge + 1, self.y), 80, None))
-            for line in range(len(names) + 2):
+                shapes.append(Shape((edge, top, edge + 1, self.y), grey, None))
+            for line in range(n_rows + 2):
                 y = min(top + line * pitch + pitch * 0.25 * (line > 0), self.y)
-                self.page.shapes.append(Shape((x0, y, x1, y + 1), 80, None))
-        elif layout != "plain":
-            self.page.shapes.append(Shape((x0, top + pitch * 1.2, x1, top + pitch * 1.2 + 2), 0, None))
+                shapes.append(Shape((x0, y, x1, y + 1), grey, None))
+        elif layout not in ("plain", "open"):
+            shapes.append(Shape((x0, top + pitch * 1.2, x1, top + pitch * 1.2 + 2), 0, None))
+        if layout in ("booktabs", "open"):
+            for y in (top, self.y):
+                shapes.append(Shape((x0, y, x1, y + 3), 0, None))
+
+    def _totals(self, left: float, right: float, pitch: float, *, to_right: bool, column: float) -> None:
+        """Sums under a table's last column: labels at `left`, values against `right` or from `column` on."""
+        rng = self.rng
+        sums = [name for name in ("subtotal", "discount", "shipping", "tax", "total") if name not in self.used]
+        sums = [name for name in sums if name == "total" or rng.random() < 0.5]
+        gap = rng.choice((0.0, 0.0, 0.4, 1.0))
+        self.y += pitch * gap
+        ruled = rng.random() < 0.4
+        for name in sums:
+            self.y += pitch
+            if self.y > self.bottom:
+                return
+            name, kind, label = self._new_label(name)
+            value = self._new_value(kind)
+            style = self.bold if name == "total" and rng.random() < 0.6 else self.body
+            x = max(left, right - text_width(value, style)) if to_right else column
+            room = x - left - text_width(label + self.colon, style)
+            if room < 8:
+                left = max(0.0, left + room - 16)
+            label_span = self.page.write(label + self.colon, style, left, self.y)
+            value_span = self.page.write(value, style, x, self.y)
+            self._add(name, kind, label, (label_span[0], label_span[0] + len(label)), (value_span,))
+            if ruled and name == "total":
+                self.page.shapes.append(Shape((left, self.y - pitch * 0.8, right, self.y - pitch * 0.8 + 2), 0, None))
 
     def _prose(self, x0: float, x1: float) -> None:
         """A paragraph: filler sentences and some that answer questions."""
@@ -547,6 +871,25 @@ class Composer:
         self.y += self.leading * 0.2
 
 
+ASKEW = 0.12
+"""Share of whole sheets that lie askew on the scanner's glass."""
+
+
 def compose(seed: str, split: Split, difficulty: Difficulty = FULL) -> Page:
     """The page that a seed stands for."""
-    return Composer(random.Random(f"{split}/{seed}"), split, difficulty).compose()
+    rng = random.Random(f"{split}/{seed}")
+    page = Composer(rng, split, difficulty).compose()
+    if difficulty.width_px is None and rng.random() < ASKEW:
+        page.warp(_askew(rng, page.width, page.height))
+    return page
+
+
+def _askew(rng: random.Random, width: int, height: int) -> NDArray[np.float64]:
+    """Up to 1.5 degrees about the middle and a slight perspective, as a homography [3, 3]."""
+    angle, scale = np.radians(rng.uniform(-1.5, 1.5)), rng.uniform(0.97, 1.0)
+    cos, sin = np.cos(angle) * scale, np.sin(angle) * scale
+    tilt_x, tilt_y = (rng.uniform(-0.015, 0.015) / side * (rng.random() < 0.5) for side in (width, height))
+    middle = np.array([[1, 0, width / 2], [0, 1, height / 2], [0, 0, 1]])
+    turned = np.array([[cos, -sin, 0], [sin, cos, 0], [tilt_x, tilt_y, 1]])
+    matrix: NDArray[np.float64] = middle @ turned @ np.linalg.inv(middle)
+    return matrix

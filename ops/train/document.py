@@ -62,6 +62,34 @@ class Shape:
 
 
 @dataclass(frozen=True)
+class Stroke:
+    """A line drawn by hand or by machine; not text, even where it looks like it."""
+
+    points: tuple[tuple[float, float], ...]
+    grey: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """Slanted text in a frame, pressed on the paper before the print; nothing on it is asked for.
+
+    Attributes:
+        text: a word or two.
+        style: its look.
+        centre: of the frame.
+        degrees: counter-clockwise.
+        ellipse: whether the frame is round.
+    """
+
+    text: str
+    style: Style
+    centre: tuple[float, float]
+    degrees: float
+    ellipse: bool
+
+
+@dataclass(frozen=True)
 class Field:
     """A value and what names it.
 
@@ -114,12 +142,13 @@ class Table:
 
 @dataclass(eq=False)
 class Page:
-    """A page under construction; `finish` fixes the arrays.
+    """A page under construction; `finish` fixes the arrays, and `warp` may bend them afterwards.
 
     Attributes of a finished page, one entry per character:
         classes: [n] character class.
         ink: [n, 4] left, top, right, bottom of its ink (of its advance, for a space).
-        centre: [n, 2] x of the advance's middle, y of the middle of the line's x-height, equal along a line.
+        centre: [n, 2] x of the advance's middle, y of the middle of the line's x-height, equal along a line
+            unless the page is warped.
         x_height: [n] of its style.
         run_of: [n] number of its run.
         hidden: [n] whether it was blanked, so that no view shows it.
@@ -129,11 +158,15 @@ class Page:
     height: int
     runs: list[Run] = field(default_factory=list)
     shapes: list[Shape] = field(default_factory=list)
+    strokes: list[Stroke] = field(default_factory=list)
+    stamps: list[Stamp] = field(default_factory=list)
     fields: list[Field] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     facts: list[Fact] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     paper: int = 255
+    _bend: NDArray[np.float64] | None = None
+    _pen: list[NDArray[np.float32]] = field(default_factory=list)
     _ink: list[NDArray[np.float32]] = field(default_factory=list)
     _centre: list[NDArray[np.float32]] = field(default_factory=list)
     _classes: list[NDArray[np.int16]] = field(default_factory=list)
@@ -155,6 +188,7 @@ class Page:
         x_height = style.face.x_height * style.size_px
         centre = np.stack([pen + advance / 2, np.full(len(text), baseline - x_height / 2)], axis=1).astype(np.float32)
         self._classes.append(classes)
+        self._pen.append(pen)
         self._ink.append(ink.astype(np.float32))
         self._centre.append(centre)
         self._x_height.append(np.full(len(text), x_height, np.float32))
@@ -166,6 +200,7 @@ class Page:
         self.classes = np.concatenate(self._classes)
         self.ink = np.concatenate(self._ink)
         self.centre = np.concatenate(self._centre)
+        self._flat_pen, self._flat_ink = np.concatenate(self._pen), self.ink
         self.x_height = np.concatenate(self._x_height)
         self.hidden = np.zeros(len(self.classes), bool)
         self.run_of = np.repeat(np.arange(len(self.runs)), [run.span[1] - run.span[0] for run in self.runs])
@@ -185,37 +220,85 @@ class Page:
         for start, end in spans:
             self.hidden[start:end] = True
 
+    def warp(self, matrix: NDArray[np.float64]) -> None:
+        """Lay the finished page askew: every character moves, and so does the drawing.
+
+        Args:
+            matrix: [3, 3] homography from the straight page's pixels to those of the warped one.
+        """
+        self._bend = np.asarray(np.linalg.inv(matrix), np.float64)
+        corners = self.ink[:, [[0, 1], [2, 1], [0, 3], [2, 3]]]
+        moved = _project(matrix, corners)
+        self.ink = np.concatenate([moved.min(1), moved.max(1)], axis=1).astype(np.float32)
+        self.centre = _project(matrix, self.centre).astype(np.float32)
+
     def draw(self, window: Box | None = None) -> Image.Image:
         """Draw the page, or the part of it inside `window`, as a grey image of that part's size in raster pixels."""
         left, top, right, bottom = window or (0, 0, self.width, self.height)
         x0, y0 = int(left), int(top)
-        image = Image.new("L", (max(1, round(right) - x0), max(1, round(bottom) - y0)), self.paper)
+        size = max(1, round(right) - x0), max(1, round(bottom) - y0)
+        if self._bend is None:
+            return self._draw_flat(x0, y0, size)
+        x1, y1 = x0 + size[0], y0 + size[1]
+        seen = _project(self._bend, np.array([[x0, y0], [x1, y0], [x0, y1], [x1, y1]], float))
+        (fx0, fy0), (fx1, fy1) = np.floor(seen.min(0)).astype(int) - 2, np.ceil(seen.max(0)).astype(int) + 2
+        flat = self._draw_flat(fx0, fy0, (int(fx1 - fx0), int(fy1 - fy0)))
+        to_window, to_flat = np.eye(3), np.eye(3)
+        to_window[:2, 2], to_flat[:2, 2] = (x0, y0), (-fx0, -fy0)
+        back = to_flat @ self._bend @ to_window
+        coefficients = (back / back[2, 2]).flatten()[:8].tolist()
+        return flat.transform(
+            size, Image.Transform.PERSPECTIVE, coefficients, Image.Resampling.BICUBIC, fillcolor=self.paper
+        )
+
+    def _draw_flat(self, x0: int, y0: int, size: tuple[int, int]) -> Image.Image:
+        """Draw a part of the page as it was before it was warped."""
+        image = Image.new("L", size, self.paper)
         pen = ImageDraw.Draw(image)
         for shape in self.shapes:
             box = (shape.box[0] - x0, shape.box[1] - y0, shape.box[2] - x0, shape.box[3] - y0)
             draw = pen.ellipse if shape.ellipse else pen.rectangle
             draw(box, fill=shape.fill, outline=shape.outline, width=shape.width)
+        for stamp in self.stamps:
+            _press(image, stamp, x0, y0)
+        for stroke in self.strokes:
+            pen.line([(x - x0, y - y0) for x, y in stroke.points], fill=stroke.grey, width=stroke.width, joint="curve")
+        ink = self._flat_ink
         visible = (
-            ~self.hidden
-            & (self.ink[:, 2] > left)
-            & (self.ink[:, 0] < right)
-            & (self.ink[:, 3] > top)
-            & (self.ink[:, 1] < bottom)
+            ~self.hidden & (ink[:, 2] > x0) & (ink[:, 0] < x0 + size[0]) & (ink[:, 3] > y0) & (ink[:, 1] < y0 + size[1])
         )
         for number in np.unique(self.run_of[visible]):
             run = self.runs[number]
             font = run.style.face.at(run.style.size_px)
-            pens = self.centre[run.span[0] : run.span[1], 0]
-            classes = self.classes[run.span[0] : run.span[1]]
-            half = (run.style.face.advance[classes] * run.style.size_px + run.style.tracking_px) / 2
             for index in np.flatnonzero(visible[run.span[0] : run.span[1]]):
                 character = run.text[index]
                 if character in BOXES:
-                    _draw_box(pen, character, self.ink[run.span[0] + index] - (x0, y0, x0, y0), run.style.grey)
+                    _draw_box(pen, character, ink[run.span[0] + index] - (x0, y0, x0, y0), run.style.grey)
                 elif character != " ":
-                    at = (float(pens[index] - half[index]) - x0, run.baseline - y0)
+                    at = (float(self._flat_pen[run.span[0] + index]) - x0, run.baseline - y0)
                     pen.text(at, character, fill=run.style.grey, font=font, anchor="ls")
         return image
+
+
+def _project(matrix: NDArray[np.float64], points: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Points [..., 2] through a homography."""
+    moved = np.concatenate([points, np.ones((*points.shape[:-1], 1))], axis=-1) @ matrix.T
+    projected: NDArray[np.float64] = moved[..., :2] / moved[..., 2:]
+    return projected
+
+
+def _press(image: Image.Image, stamp: Stamp, x0: int, y0: int) -> None:
+    size = stamp.style.size_px
+    font = stamp.style.face.at(size)
+    width, height = round(font.getlength(stamp.text) + size * 1.6), round(size * (2.8 if stamp.ellipse else 1.8))
+    seal = Image.new("L", (width, height), 0)
+    pen = ImageDraw.Draw(seal)
+    frame = pen.ellipse if stamp.ellipse else pen.rectangle
+    frame((1, 1, width - 2, height - 2), outline=255, width=max(2, round(size / 10)))
+    pen.text((width / 2, height / 2), stamp.text, fill=255, font=font, anchor="mm")
+    seal = seal.rotate(stamp.degrees, Image.Resampling.BILINEAR, expand=True)
+    at = round(stamp.centre[0] - seal.width / 2) - x0, round(stamp.centre[1] - seal.height / 2) - y0
+    image.paste(stamp.style.grey, (*at, at[0] + seal.width, at[1] + seal.height), seal)
 
 
 def _draw_box(pen: ImageDraw.ImageDraw, character: str, box: NDArray[np.float32], grey: int) -> None:

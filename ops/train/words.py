@@ -51,6 +51,8 @@ class Words:
         self.rng = rng
         self.split = split
         self.variety = variety
+        self.formats: dict[str, float] = {}
+        """Kinds of value whose spelling is fixed, as a document's is: where among the spellings, from 0 to 1."""
 
     def entry(self, name: str) -> str:
         """One entry of a table."""
@@ -85,12 +87,16 @@ class Words:
         )  # fmt: skip
         return self.pattern(self.rng.choice(shapes))
 
+    def _spelled(self, kind: str, spellings: tuple[str, ...]) -> str:
+        return spellings[int(self.formats.get(kind, self.rng.random()) * len(spellings))]
+
     def date(self) -> str:
         """A date in one of the usual spellings."""
         rng = self.rng
         day, month, year = rng.randint(1, 28), rng.randint(1, 12), rng.randint(1995, 2029)
         name = MONTHS[month - 1]
-        return rng.choice(
+        return self._spelled(
+            "date",
             (
                 f"{day:02}/{month:02}/{year}", f"{month}/{day}/{year}", f"{day:02}.{month:02}.{year}",
                 f"{day}.{month}.{year}", f"{year}-{month:02}-{day:02}", f"{year}-{month:02}-{day:02}", f"{day} {name} {year}", f"{name} {day}, {year}", f"{day} {name[:3]} {year}", f"{name[:3]} {day}, {year}",
@@ -106,7 +112,8 @@ class Words:
         cents = f"{rng.choice((0, 0, 50, 99, rng.randint(0, 99))):02}"
         plain, grouped = f"{value}.{cents}", f"{value:,}.{cents}"
         comma = f"{value:,}".replace(",", rng.choice((".", " "))) + "," + cents
-        return rng.choice(
+        return self._spelled(
+            "amount",
             (f"${grouped}", f"${grouped}", f"£{grouped}", f"€{grouped}", f"€ {grouped}", f"{comma} €", f"EUR {comma}", f"USD {grouped}",
              f"{grouped} EUR", grouped, plain, comma, f"${value:,}", f"{plain} CHF", f"{grouped} USD", f"GBP {grouped}",
              f"{comma} EUR")
@@ -118,15 +125,15 @@ class Words:
 
     def percent(self) -> str:
         """A share."""
-        return self.rng.choice(
-            (f"{self.rng.randint(1, 99)}%", f"{self.rng.randint(1, 99)} %", f"{self.rng.uniform(0, 30):.1f}%")
+        return self._spelled(
+            "percent", (f"{self.rng.randint(1, 99)}%", f"{self.rng.randint(1, 99)} %", f"{self.rng.uniform(0, 30):.1f}%")
         )
 
     def time(self) -> str:
         """A time of day."""
         hour, minute = self.rng.randint(1, 12), self.rng.randint(0, 59)
-        return self.rng.choice(
-            (f"{hour + 11:02}:{minute:02}", f"{hour}:{minute:02} {self.rng.choice(('AM', 'PM', 'am', 'pm'))}")
+        return self._spelled(
+            "time", (f"{hour + 11:02}:{minute:02}", f"{hour}:{minute:02} {self.rng.choice(('AM', 'PM', 'am', 'pm'))}")
         )
 
     def quantity(self) -> str:
