@@ -1,8 +1,8 @@
 """The short-lived process in which every hostile byte is opened: one request on stdin, one reply on stdout, then it ends.
 
 `pipeline.pages` runs this file by its path with ``python -I``, so it imports nothing of Exhibit. Its first act is to limit
-itself (memory, CPU, files, processes), to lock itself in (`lock_in`) and to ask to die with its parent; poppler's tools, that
-it starts, inherit all of it. The document arrives as an inherited descriptor, so nothing has to be written anywhere.
+itself (memory, CPU, files, processes), to lock itself in (`lock_in`) and to ask to die with its parent; poppler's tools,
+which it starts, inherit all of it. The document arrives as an inherited descriptor, so nothing has to be written anywhere.
 
 A reply is one fixed `HEADER` and a payload whose length the header gives: raw RGB, UTF-8 text, or an error's message. What
 this process did not expect (a decoder raising some new exception, a crash) is left to end it: the parent takes the absence
