@@ -31,6 +31,7 @@
     ├── MethodError                the method could not finish for one question
     │   ├── NonFiniteSaliency
     │   ├── PromptTooLong
+    │   ├── YesNoAmbiguous         ZoomEye asks yes or no, and the model begins both with the same token
     │   └── OutOfMemory            retryable: a smaller batch may fit
     ├── LeaseLost                  another worker owns this job now; nothing was written
     └── InternalError              an invariant of ours is broken: our bug                     exit 70
@@ -233,6 +234,12 @@ class PromptTooLong(MethodError):
     """Question and views do not fit into the model's context."""
 
     code = "prompt_too_long"
+
+
+class YesNoAmbiguous(MethodError):
+    """The model begins "yes" and "no" with the same token, so that it cannot be asked what ZoomEye asks."""
+
+    code = "yes_no_ambiguous"
 
 
 class OutOfMemory(MethodError):

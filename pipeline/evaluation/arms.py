@@ -37,7 +37,7 @@ from pipeline.evaluation.datasets import Example
 from pipeline.geometry import Box
 from pipeline.methods.base import assemble, failed, prompt_text, refusal_margin
 from pipeline.presets import PRESETS, default_preset, method_config
-from pipeline.records import Answer, Evidence, Page, SaliencyMap, Step, StopReason, Usage, View
+from pipeline.records import Answer, Evidence, ModelIdentity, Page, SaliencyMap, Step, StopReason, Usage, View
 from pipeline.regions import find_components, top_regions
 from pipeline.saliency import merge_layers
 from pipeline.spelling import ranked
@@ -161,12 +161,13 @@ def answer_examples(
     """
     if arm.control is None:
         questions = [example.question for example in examples]
-        yield from answer_page(vlm, _scaled(page, arm.long_side_px), questions, arm.config)
+        yield from answer_page(vlm, scaled(page, arm.long_side_px), questions, arm.config)
     else:
         yield from _Controlled(vlm, page, arm, arm.control, reference).answers(examples)
 
 
-def _scaled(page: Page, long_side_px: int | None) -> Page:
+def scaled(page: Page, long_side_px: int | None) -> Page:
+    """The page made smaller, where it is larger than that."""
     if long_side_px is None or long_side_px >= max(page.image.size):
         return page
     scale = long_side_px / max(page.image.size)
@@ -188,7 +189,7 @@ class _Controlled:
         self.encoding = vlm.usage - before + Usage(seconds=time.perf_counter() - started)
         if control == "plain-tiles":
             # Neither the page nor the search for a grid is shown or needed by the arm: measuring's cost, not its own.
-            self.tile_boxes, self.encoding = self._tile_grid(), Usage()
+            self.tile_boxes, self.encoding = tile_boxes(vlm, view.box, self.grounding.zoom.regions), Usage()
 
     def answers(self, examples: Sequence[Example]) -> Iterator[Answer]:
         for example in examples:
@@ -258,25 +259,39 @@ class _Controlled:
     @cached_property
     def tiles(self) -> tuple[VisualTokens, ...]:
         """The page's tiles, encoded once for all questions."""
-        return tuple(self._encode(self.tile_boxes))
-
-    def _tile_grid(self) -> list[Box]:
-        """Of the grids of nearly square tiles, that whose tokens are nearest to grounding's budget.
-
-        The budget is the page and K crops of the largest size, which is generous to plain: most crops are smaller.
-        """
-        grids = [_tile_boxes(self.page.view.box, cols, rows) for cols in range(1, 7) for rows in range(1, 7)]
-        grids = [boxes for boxes in grids if 1 < len(boxes) <= MAX_TILES and 0.5 <= boxes[0].width / boxes[0].height <= 2]
-        sizes = [self._encode(boxes[:1])[0].count for boxes in grids]
-        budget = self.page.tokens.count + self.grounding.zoom.regions * max(sizes)
-        distance = [abs(math.log(size * len(boxes) / budget)) for size, boxes in zip(sizes, grids, strict=True)]
-        return grids[int(np.argmin(distance))]
-
-    def _encode(self, boxes: Sequence[Box]) -> list[VisualTokens]:
-        return self.vlm.encode([View(self.page.view.page, box).image for box in boxes], crops=True)
+        return tuple(self.vlm.encode([View(self.page.view.page, box).image for box in self.tile_boxes], crops=True))
 
 
-def _tile_boxes(page: Box, cols: int, rows: int) -> list[Box]:
+_TILES: dict[tuple[ModelIdentity, Box, int], tuple[Box, ...]] = {}
+"""Chosen grids of tiles; most pages of a dataset have one size."""
+
+
+def tile_boxes(vlm: Vlm, page: Box, regions: int) -> tuple[Box, ...]:
+    """Of the grids of nearly square tiles, that whose tokens are nearest to grounding's budget for so many regions.
+
+    The budget is the page and K crops of the largest size, which is generous to plain: most crops are smaller. How many
+    tokens a picture becomes depends on its size alone, so white ones are counted, once for all pages of one size.
+    """
+    key = vlm.identity, page, regions
+    if key not in _TILES:
+        _TILES[key] = _best_tiles(vlm, page, regions)
+    return _TILES[key]
+
+
+def _best_tiles(vlm: Vlm, page: Box, regions: int) -> tuple[Box, ...]:
+    grids = [_tile_grid(page, cols, rows) for cols in range(1, 7) for rows in range(1, 7)]
+    grids = [boxes for boxes in grids if 1 < len(boxes) <= MAX_TILES and 0.5 <= boxes[0].width / boxes[0].height <= 2]
+
+    def count(box: Box, *, crop: bool) -> int:
+        return vlm.encode([Image.new("RGB", (box.width, box.height), "white")], crops=crop)[0].count
+
+    sizes = [count(boxes[0], crop=True) for boxes in grids]
+    budget = count(page, crop=False) + regions * max(sizes)
+    distance = [abs(math.log(size * len(boxes) / budget)) for size, boxes in zip(sizes, grids, strict=True)]
+    return tuple(grids[int(np.argmin(distance))])
+
+
+def _tile_grid(page: Box, cols: int, rows: int) -> list[Box]:
     """A page cut into cols x rows tiles, row by row."""
     xs = [round(page.width * col / cols) for col in range(cols + 1)]
     ys = [round(page.height * row / rows) for row in range(rows + 1)]

@@ -57,6 +57,7 @@ examples:
   exhibit eval pages --shard 2/4                           a quarter of the documents; put the files into one folder after
   exhibit eval ablations --only stopping --only regions    run what these tables compare, and print them
   exhibit eval --table 3                                   the results laid out as the paper's Table 3
+  exhibit eval --summary --out ops/bench/results/eval      all that is known of results in a folder, from these alone
   exhibit eval --figure 5                                  the paper's Figure 5 on our own pages, as SVG
   exhibit eval fit --limit 100                             choose smoothing, margins, leaf and the refusal's threshold
 """
@@ -75,6 +76,7 @@ def add_parsers(commands: Any) -> None:
     )
     laid_out = parser.add_mutually_exclusive_group()
     laid_out.add_argument("--table", type=int, metavar="1..9", help="lay results out like that table of the paper")
+    laid_out.add_argument("--summary", action="store_true", help="print all that is in the folder of results")
     laid_out.add_argument("--figure", type=int, metavar="3|5|6|7|8|9|13", help="draw that figure of the paper on our pages")
     parser.add_argument("--preset", metavar="NAME", help="of the tables' methods that have it")
     parser.add_argument("--data", type=Path, metavar="DIR", help="the pages benchmark, for figures (default: .bench/pages)")
@@ -110,8 +112,8 @@ def _alone(handler: Callable[[argparse.Namespace], int]) -> Callable[[argparse.N
     """Refuse what would be ignored: a table or figure is of all that is in the folder of results."""
 
     def checked(arguments: argparse.Namespace) -> int:
-        if arguments.table is not None or arguments.figure is not None:
-            raise UsageError("--table and --figure stand alone: exhibit eval --table N, without a dataset")
+        if arguments.table is not None or arguments.figure is not None or arguments.summary:
+            raise UsageError("--table, --figure and --summary stand alone: exhibit eval --table N, without a dataset")
         return handler(arguments)
 
     return checked
@@ -190,8 +192,9 @@ def run_dataset(arguments: argparse.Namespace) -> int:
     selection = _selection(arguments)
     results = _results(arguments, selection, model)
     arms = [parse_arm(name, model.family, prompt_of(arguments.dataset)) for name in _arm_names(arguments, results)]
-    notes = [] if arguments.report else _compute(arguments, model, selection, results, arms, started)
-    return _report(arguments, selection, results, arms, notes)
+    if not arguments.report:
+        _compute(arguments, model, selection, results, arms, started)
+    return _report(arguments, selection, results, arms)
 
 
 def _arm_names(arguments: argparse.Namespace, results: ResultFile) -> list[str]:
@@ -214,14 +217,14 @@ def _compute(
     results: ResultFile,
     arms: Sequence[Arm],
     started: float,
-) -> list[str]:
-    """Answer what is not answered yet; returns what the report should say about this run."""
+) -> None:
+    """Answer what is not answered yet."""
+    from pipeline.evaluation.summary import keep_cold_start
+
     with _jobs(arguments, model) as jobs:
         first = _run(jobs, selection, results, arms, started)
-        if first is None or jobs.worker is None:
-            return []
-        device = jobs.worker.vlm.identity.device
-    return [f"Cold start to first answer, imports and model included: {first:.1f} s on {device}."]
+        if first is not None and jobs.worker is not None:
+            keep_cold_start(arguments.out, model.weights_sha256, jobs.worker.vlm.identity.device, first)
 
 
 def _run(jobs: Jobs, selection: Selection, results: ResultFile, arms: Sequence[Arm], started: float) -> float | None:
@@ -261,18 +264,18 @@ def _jobs(arguments: argparse.Namespace, model: ModelFolder) -> Iterator[Jobs]:
             worker.close()
 
 
-def _report(
-    arguments: argparse.Namespace, selection: Selection, results: ResultFile, arms: Sequence[Arm], notes: Sequence[str]
-) -> int:
+def _report(arguments: argparse.Namespace, selection: Selection, results: ResultFile, arms: Sequence[Arm]) -> int:
     """Print the report as Markdown; write it as Markdown, CSV and HTML beside the results."""
     from pipeline.evaluation.html import page
     from pipeline.evaluation.report import as_csv, markdown
+    from pipeline.evaluation.summary import cold_starts
 
     scores = _scores(selection, results, arms)
     if not scores:
         raise UsageError(
             f"{results.path} has no results of these arms on these questions; leave --report out to compute them"
         )
+    notes = cold_starts(arguments.out, {row.result.weights for arm in scores.values() for row in arm.rows})
     text = markdown(scores, notes)
     stem = results.path.with_suffix("")
     for suffix, content in ((".md", text), (".csv", as_csv(scores)), (".html", page(selection, scores, notes))):
@@ -313,15 +316,19 @@ def run_ablations(arguments: argparse.Namespace) -> int:
 
 
 def run_laid_out(arguments: argparse.Namespace) -> int:
-    """Print a table of the paper, filled with what is in the folder of results; or draw a figure into that folder."""
+    """Print a table of the paper or a summary, filled with what is in the folder of results; or draw a figure into it."""
     from pipeline.evaluation.results import read_results
+    from pipeline.evaluation.summary import summary
     from pipeline.evaluation.tables import numbered, render
 
+    if arguments.summary:
+        sys.stdout.write("\n".join(summary(read_results(arguments.out), arguments.out)))
+        return 0
     if arguments.table is not None:
         sys.stdout.write(render(numbered(arguments.table), read_results(arguments.out), arguments.preset))
         return 0
     if arguments.figure is None:
-        raise UsageError("eval: name a dataset, --table or --figure; `exhibit eval --help` lists them")
+        raise UsageError("eval: name a dataset, --table, --figure or --summary; `exhibit eval --help` lists them")
     path = arguments.out / f"figure-{arguments.figure}.svg"
     drawn = _figure(arguments)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -125,6 +125,10 @@ class Scores:
             [metrics.coverage(row.result.regions, row.result.truths) if row.result.truths else 0.0 for row in self.located]
         )
 
+    def covered(self) -> Interval | None:
+        """Share of questions whose regions cover at least half of the true boxes' area."""
+        return bootstrap_mean([metrics.covered_hit(row.result.regions, row.result.truths) for row in self.located])
+
     def pointing(self) -> Interval | None:
         """Share of first maps whose peak lies in a true box."""
         return bootstrap_mean([row.result.pointed for row in self.rows if row.result.pointed is not None])
@@ -330,8 +334,19 @@ def _cost(scores: Mapping[str, Scores]) -> Table:
 
 
 def _places(scores: Mapping[str, Scores]) -> Table:
-    header = ["arm", "n", "hit@5 %", "hit@2 %", "all shown @15 %", "pointing", "lift", "IoU", "of truth covered", "area"]
-    header += ["P(right, hit)", "P(right, no hit)"]
+    header = [
+        "arm",
+        "n",
+        "hit@5 %",
+        "hit@2 %",
+        "all shown @15 %",
+        "pointing",
+        "lift",
+        "IoU",
+        "of truth covered",
+        "half covered",
+    ]
+    header += ["area", "P(right, hit)", "P(right, no hit)"]
     rows = [
         [
             name,
@@ -343,6 +358,7 @@ def _places(scores: Mapping[str, Scores]) -> Table:
             interval(arm.lift(), 1),
             interval(arm.iou()),
             interval(arm.coverage()),
+            interval(arm.covered()),
             "" if (shown := arm.median_shown()) is None else f"{100 * shown:.1f} %",
             interval(arm.right_given(hit=True)),
             interval(arm.right_given(hit=False)),
@@ -353,8 +369,9 @@ def _places(scores: Mapping[str, Scores]) -> Table:
     about = (
         "Questions with a true box. hit@a: the first region holds a true box's centre and is at most a of the page; all "
         "shown: every true box's centre lies in a region and all together are at most 15 %; pointing: the first map's peak "
-        "lies in a true box; lift: its saliency in the true boxes over their area; IoU of the first region; area: median "
-        "shown closely; hits in the last two at 5 %.\n\n"
+        "lies in a true box; lift: its saliency in the true boxes over their area; IoU of the first region; half covered: "
+        "all regions cover at least half of the true boxes' area; area: median shown closely; hits in the last two at 5 "
+        "%.\n\n"
     )
     return "Places", about, header, rows
 
@@ -445,6 +462,7 @@ def quantities(arm: Scores, plain: Scores | None) -> list[Quantity]:
         ("lift", located, arm.lift()),
         ("IoU", located, arm.iou()),
         ("of truth covered", located, arm.coverage()),
+        ("half covered", located, arm.covered()),
         ("median area shown", everyone, arm.median_shown()),
         ("P(right, hit)", located, arm.right_given(hit=True)),
         ("P(right, no hit)", located, arm.right_given(hit=False)),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.errors import DocumentError, MethodError, UsageError
+from pipeline.errors import DocumentError, EyeUnavailable, MethodError, UsageError
 from pipeline.evaluation.arms import REFERENCE, Arm, Shown, answer_examples, parse_arm
 from pipeline.evaluation.datasets import Example, PromptHint
 from pipeline.evaluation.disruption import anchor_disruption
@@ -330,7 +330,7 @@ class _Controls:
         before = self.vlm.usage
         try:
             found = anchor_disruption(self.vlm, page, example, arm)
-        except MethodError as error:
+        except (MethodError, EyeUnavailable) as error:
             return self._failed(failure_of(error))
         return Said(None, False, None, None, self.vlm.usage - before, self.vlm.identity.dtype, found)
 
@@ -382,7 +382,7 @@ class _Controls:
             for answer in answers() if examples else ():
                 answered += 1
                 yield answer
-        except MethodError as error:
+        except (MethodError, EyeUnavailable) as error:
             for example in examples[answered:]:
                 yield Answer(example.question, page.number, None, failure=failure_of(error))
 

@@ -54,7 +54,7 @@ class Wanted:
     Attributes:
         slice_size: So many clean questions, as many of every group, the first of each.
         quality: Only documents of this scan quality (the pages benchmark).
-        limit: The first so many, one of each group in turn.
+        limit: The first so many, one of each group in turn; all rotations of a question's options count as one.
         shard: Only this part of the documents.
     """
 
@@ -144,7 +144,7 @@ def _chosen(folder: Path, examples: Sequence[Example], wanted: Wanted) -> list[E
     if wanted.slice_size is not None:
         chosen = _slice(chosen, wanted.slice_size)
     if wanted.limit is not None:
-        chosen = sorted(_in_turn(chosen)[: wanted.limit], key=chosen.index)
+        chosen = _first_in_turn(chosen, wanted.limit)
     if wanted.shard is not None:
         # By names inside the dataset, so that machines with other folders part it alike.
         chosen = [example for example in chosen if wanted.shard.holds(name_inside(folder, example))]
@@ -153,29 +153,33 @@ def _chosen(folder: Path, examples: Sequence[Example], wanted: Wanted) -> list[E
 
 def _slice(examples: Sequence[Example], size: int) -> list[Example]:
     """The first of every group, as many of each."""
-    groups = Counter(example.group for example in examples)
+    numbers = _numbers(examples)
+    groups = Counter(group for group, _ in numbers.values())
     each, rest = divmod(size, max(len(groups), 1))
     if rest or not each:
         raise UsageError(f"--slice {size}: expected a multiple of {len(groups)}, the number of its tasks")
     short = {group: count for group, count in groups.items() if count < each}
     if short:
         raise UsageError(f"too few questions for a slice of {each} a task: {short}")
-    return [example for place, example in _numbered(examples) if place <= each]
+    return [example for example in examples if numbers[example.unit][1] <= each]
 
 
-def _in_turn(examples: Sequence[Example]) -> list[Example]:
-    """One of each group, then the next of each, and so on."""
-    return [example for _, example in sorted(_numbered(examples), key=lambda pair: pair[0])]
+def _first_in_turn(examples: Sequence[Example], limit: int) -> list[Example]:
+    """The first of each group, then the second of each, and so on up to the limit; in the dataset's order."""
+    numbers = _numbers(examples)
+    kept = set(sorted(numbers, key=lambda unit: numbers[unit][1])[:limit])
+    return [example for example in examples if example.unit in kept]
 
 
-def _numbered(examples: Sequence[Example]) -> list[tuple[int, Example]]:
-    """Each with its place in its group, from 1."""
+def _numbers(examples: Sequence[Example]) -> dict[str, tuple[str, int]]:
+    """Each question's group and its number there, from 1, by unit: the rotations of a question are one."""
     counts: Counter[str] = Counter()
-    numbered = []
+    numbers: dict[str, tuple[str, int]] = {}
     for example in examples:
-        counts[example.group] += 1
-        numbered.append((counts[example.group], example))
-    return numbered
+        if example.unit not in numbers:
+            counts[example.group] += 1
+            numbers[example.unit] = example.group, counts[example.group]
+    return numbers
 
 
 def document_name(example: Example) -> str:

@@ -1,7 +1,8 @@
 """Tables laid out like the papers': named arms over datasets, the papers' figures beside ours.
 
 What a table compares is data, `papers.toml`; `exhibit eval ablations` runs its arms, and anything that stands in the folder
-of results fills it. The arms of a column are compared on the questions that all of them answered.
+of results fills it. The arms of a column are compared on the questions that all of them answered; a table that is no
+comparison line by line (`PaperTable.own`) shows each arm on all that it answered, and what it gains on plain's.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pipeline.config import SpotEConfig
 from pipeline.errors import UsageError
 from pipeline.evaluation.arms import parse_arm, with_preset
 from pipeline.evaluation.metrics import Interval, bootstrap_mean
-from pipeline.evaluation.report import LARGE, Row, Scores, table
+from pipeline.evaluation.report import LARGE, Row, Scores, difference, table
 from pipeline.evaluation.results import DIGITS, Result
 from pipeline.spelling import ranked
 from pipeline.vlms.prompts import PromptStyle
@@ -78,12 +79,15 @@ class PaperTable:
     Attributes:
         number: Of `exhibit eval --table`; None for those that are only ablations.
         ablation: Whether `exhibit eval ablations` runs it.
+        own: Whether each line is of all questions that its arm answered, instead of those that all lines' arms did: some
+            arms cost a hundred times what others do, and would leave these a handful of questions.
         source: Where the figures stand.
     """
 
     name: str
     number: int | None
     ablation: bool
+    own: bool
     source: str
     title: str
     note: str
@@ -117,6 +121,7 @@ def _table(parts: dict[str, Any]) -> PaperTable:
         parts["name"],
         parts.get("number"),
         parts.get("ablation", False),
+        parts.get("own", False),
         parts["source"],
         parts["title"],
         parts.get("note", ""),
@@ -161,11 +166,11 @@ def prompt_of(dataset: str) -> PromptStyle:
 
 
 def _percent(measure: Callable[[Scores], Interval | None]) -> Callable[[Scores], Interval | None]:
-    def scaled(scores: Scores) -> Interval | None:
-        found = measure(scores)
-        return found and Interval(100 * found.value, 100 * found.low, 100 * found.high)
+    return lambda scores: _scaled(measure(scores))
 
-    return scaled
+
+def _scaled(found: Interval | None) -> Interval | None:
+    return found and Interval(100 * found.value, 100 * found.low, 100 * found.high)
 
 
 def _mean(value: Callable[[Row], float]) -> Callable[[Scores], Interval | None]:
@@ -191,7 +196,14 @@ QUANTITIES: dict[str, Callable[[Scores], Interval | None]] = {
     "backwards": _mean(lambda row: row.result.usage.backward_passes),
     "tokens": _mean(lambda row: row.result.usage.visual_tokens),
 }
-"""What a column can hold; scores and shares in percent."""
+"""What a column can hold, and `GAIN`; scores and shares in percent."""
+GAIN = "gain"
+"""Score over plain's, paired, on the questions that both answered."""
+
+
+def _gain(ours: Scores, plain: Scores) -> Interval | None:
+    found = difference(ours, plain)
+    return _scaled(found.difference) if found else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +217,14 @@ class Model:
 
     def __str__(self) -> str:
         return f"{self.name} {self.weights[:8]} {self.dtype}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """A figure and over how many questions it is."""
+
+    count: int
+    value: Interval | None
 
 
 class _Known:
@@ -231,11 +251,21 @@ class _Known:
         config = parse_arm(with_preset(arm, self.preset), model.family, prompt_of(column.dataset)).sha256[:DIGITS]
         return self.found.get((column.dataset, column.disturbance, model, config), {})
 
-    def column(self, column: Column, lines: Sequence[TableRow], model: Model) -> list[Scores | None]:
-        """The results of each line on the questions that all lines with results have in common."""
+    def measured(self, column: Column, lines: Sequence[TableRow], model: Model, *, own: bool) -> list[_Measured | None]:
+        """Each line's figure, of all its questions (`own`) or of those that all lines with results have in common."""
         found = [self.rows(column, line.arm, model) for line in lines]
         common = set.intersection(*(set(rows) for rows in found if rows)) if any(found) else set()
-        return [Scores(rows[example] for example in sorted(common)) if rows and common else None for rows in found]
+        plain = Scores(self.rows(column, "plain", model).values())
+        return [
+            _measure(column, [rows[name] for name in sorted(rows if own else common & set(rows))], plain) for rows in found
+        ]
+
+
+def _measure(column: Column, rows: Sequence[Row], plain: Scores) -> _Measured | None:
+    if not rows:
+        return None
+    scores = Scores(rows)
+    return _Measured(len(rows), _gain(scores, plain) if column.quantity == GAIN else QUANTITIES[column.quantity](scores))
 
 
 def render(wanted: PaperTable, results: Iterable[Result], preset: str | None = None) -> str:
@@ -263,13 +293,31 @@ def render(wanted: PaperTable, results: Iterable[Result], preset: str | None = N
     return "\n\n".join([*about, table(header, rows)]) + "\n"
 
 
+def filled(wanted: PaperTable, results: Iterable[Result], preset: str | None = None) -> bool:
+    """Whether half of a table's lines, and two at least, have results of one model in one column."""
+    known = _Known(results, preset)
+
+    def count(column: Column, model: Model) -> int:
+        return sum(bool(known.rows(column, line.arm, model)) for line in wanted.rows_for(model.family))
+
+    return any(
+        max(2, len(wanted.rows_for(model.family)) / 2) <= count(column, model)
+        for model in known.models
+        for column in wanted.columns
+    )
+
+
 def _lines(wanted: PaperTable, name: str, lines: Sequence[TableRow], model: Model | None, known: _Known) -> list[list[str]]:
-    """The lines of one model."""
-    found = [known.column(column, lines, model) if model else [None] * len(lines) for column in wanted.columns]
-    return [
-        [name if place == 0 else "", _label(line, model), *_cells(wanted, line, [column[place] for column in found])]
-        for place, line in enumerate(lines)
+    """The lines of one model that say anything."""
+    columns = [
+        known.measured(column, lines, model, own=wanted.own) if model else [None] * len(lines) for column in wanted.columns
     ]
+    told = [
+        [_label(line, model), *_cells(line, found)]
+        for line, *found in zip(lines, *columns, strict=True)
+        if any(found) or line.figures
+    ]
+    return [[name if place == 0 else "", *cells] for place, cells in enumerate(told)]
 
 
 def _label(line: TableRow, model: Model | None) -> str:
@@ -278,16 +326,11 @@ def _label(line: TableRow, model: Model | None) -> str:
     return f"{line.label} (eye: {search.eye})" if isinstance(search, SpotEConfig) else line.label
 
 
-def _cells(wanted: PaperTable, line: TableRow, found: Sequence[Scores | None]) -> list[str]:
-    figures = [*line.figures, *([None] * (len(wanted.columns) - len(line.figures)))]
-    counts = sorted({len(scores.rows) for scores in found if scores})
-    return [
-        *(
-            _cell(figure, QUANTITIES[column.quantity](scores) if scores else None)
-            for column, figure, scores in zip(wanted.columns, figures, found, strict=True)
-        ),
-        " ".join(map(str, counts)),
-    ]
+def _cells(line: TableRow, found: Sequence[_Measured | None]) -> list[str]:
+    figures = [*line.figures, *([None] * (len(found) - len(line.figures)))]
+    counts = sorted({one.count for one in found if one})
+    cells = [_cell(figure, one.value if one else None) for figure, one in zip(figures, found, strict=True)]
+    return [*cells, " ".join(map(str, counts))]
 
 
 def _cell(figure: float | None, found: Interval | None) -> str:

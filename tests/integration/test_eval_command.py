@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -123,6 +124,13 @@ def test_ablations_run_their_arms_and_tables_lay_them_out(evaluate: Callable[...
     assert re.search(r"\| entropy of the answer \|.*\| 1 \|", laid_out)
     assert "--table 12: expected one of 1, 2" in evaluate("--table", "12", code=2)
     assert "stand alone" in evaluate("--table", "3", "pages", "--data", str(data), code=2)
+    # The folder of results says it all by itself, with neither dataset nor model.
+    shutil.rmtree(data)
+    told = evaluate("--summary")
+    assert "### Leaving the language model early" in told.replace("Table 5. ", "")
+    assert "### When to stop" not in told.replace("Table 2. ", "")  # nothing of it was run
+    assert "| entropy-gradient | 1 |" in told
+    assert "Dataset pages, test; digest " in told
 
 
 @pytest.mark.parametrize("number", FIGURES)
@@ -138,5 +146,5 @@ def test_figures_are_whole_in_themselves(number: int, evaluate: Callable[..., st
 
 
 def test_nothing_named_is_a_usage_error(evaluate: Callable[..., str]) -> None:
-    assert "name a dataset, --table or --figure" in evaluate(code=2)
+    assert "name a dataset, --table, --figure or --summary" in evaluate(code=2)
     assert "one at a time" in evaluate("pages", "--model", "another", code=2)

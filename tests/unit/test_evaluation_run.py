@@ -199,6 +199,15 @@ class TestSelection:
         documents = [{document_name(example) for example in part.examples} for part in parts]
         assert sum(map(len, documents)) == 3
 
+    def test_a_limit_counts_questions_and_cuts_no_rotations(self, tmp_path: Path) -> None:
+        folder = build("mmbench-circular", tmp_path / "data")
+        for limit in (1, 2):
+            examples = select("mmbench-circular", folder, None, Wanted(limit=limit)).examples
+            assert len({example.unit for example in examples}) == limit
+            for example in examples:
+                turns = [other for other in examples if other.unit == example.unit]
+                assert len(turns) == len(example.question.choices) > 1
+
     @pytest.mark.parametrize("name", ["vstar", "mmmu"])
     def test_digest_and_shards_do_not_depend_on_where_a_dataset_lies(self, name: str, tmp_path: Path) -> None:
         places = [build(name, tmp_path / place) for place in ("here", "elsewhere/deeper")]

@@ -13,7 +13,17 @@ from pipeline.evaluation.command import DATASETS
 from pipeline.evaluation.datasets import FORMATS
 from pipeline.evaluation.disturb import KINDS, SEVERITIES
 from pipeline.evaluation.results import DIGITS, Result
-from pipeline.evaluation.tables import QUANTITIES, PaperTable, ablations, numbered, paper_tables, prompt_of, render
+from pipeline.evaluation.tables import (
+    GAIN,
+    QUANTITIES,
+    PaperTable,
+    ablations,
+    filled,
+    numbered,
+    paper_tables,
+    prompt_of,
+    render,
+)
 from pipeline.geometry import Box
 from pipeline.records import Usage
 
@@ -45,7 +55,7 @@ def test_every_arm_and_column_exists(table: PaperTable) -> None:
             assert parse_arm(arm, family).name in {arm, f"{arm}+eye=vlm", f"{arm}+eye=clip"}
     for column in table.columns:
         assert column.dataset in FORMATS
-        assert column.quantity in QUANTITIES
+        assert column.quantity in {*QUANTITIES, GAIN}
         kind, _, severity = column.disturbance.rpartition("-")
         assert not column.disturbance or (kind in KINDS and 1 <= int(severity) <= SEVERITIES)
     for group in table.groups:
@@ -109,6 +119,30 @@ def test_ours_stand_beside_the_papers_and_other_models_below() -> None:
     assert "100.0 [100.0, 100.0]" in own
 
 
+def test_a_table_of_methods_shows_each_on_all_its_questions_and_its_gain_on_those_that_plain_answered() -> None:
+    (methods,) = ablations(["methods"])
+    found = [
+        *(result("plain", f"q{n}", n < 2) for n in range(8)),
+        *(result("entropy-gradient", f"q{n}", n < 4) for n in range(8)),
+        *(result("spot-e", f"q{n}", n < 1) for n in range(2)),
+    ]
+    lines = {line.split(" | ")[1]: line.split(" | ") for line in render(methods, found).splitlines() if " | " in line}
+    plain, ours, spot_e = (
+        lines[name] for name in ("plain", "entropy gradient, document", "SPOT-E, the model's eye (eye: vlm)")
+    )
+    assert [line[-1].removesuffix(" |") for line in (plain, ours, spot_e)] == ["8", "8", "2"]
+    assert [line[2].split()[0] for line in (plain, ours, spot_e)] == ["25.0", "50.0", "50.0"]
+    assert [line[3].split()[0] for line in (plain, ours, spot_e)] == ["0.00", "25.0", "-50.0"]
+
+
+def test_a_table_is_filled_when_half_of_its_lines_are() -> None:
+    (regions,) = ablations(["regions"])  # five lines
+    arms = ("plain", "entropy-gradient", "entropy-gradient+regions=1")
+    found = [result(arm, "q", True) for arm in arms]
+    assert filled(regions, found)
+    assert not filled(regions, found[:2])
+
+
 def test_a_table_without_results_is_the_papers() -> None:
     text = render(numbered(9), [])
     assert "LLaVA-1.6: paper |" in text
@@ -120,7 +154,8 @@ def test_spot_e_says_whose_eye_it_looks_with() -> None:
     assert names == ["spot-e+eye=vlm", "spot-e/paper+eye=clip", "spot-e+eye=vlm", "disruption+group=2+eye=vlm"]
     assert parse_arm(names[0], "embedded").sha256 == parse_arm("spot-e", "embedded").sha256
     (table,) = ablations(["hits"])
-    assert "| SPOT-E (eye: vlm) |" in render(table, [result("entropy-gradient", "q", True)])
+    assert "| SPOT-E (eye: vlm) |" in render(table, [result("spot-e", "q", True)])
+    assert "ZoomEye" not in render(table, [result("spot-e", "q", True)])  # a line that says nothing
 
 
 def test_two_builds_of_a_benchmark_are_not_mixed() -> None:

@@ -17,7 +17,6 @@ from pipeline.answer import answer_page
 from pipeline.config import MethodConfig, ZoomEyeConfig
 from pipeline.errors import InternalError, OutOfMemory, PromptTooLong, UsageError
 from pipeline.geometry import Box
-from pipeline.methods import build_method
 from pipeline.methods.zoom_eye import MAX_CROPS, ZoomEye, evidence
 from pipeline.methods.zoom_eye.asking import Belief, YesNo
 from pipeline.methods.zoom_eye.search import Find, existence_weight
@@ -118,12 +117,14 @@ def np_logits(probabilities: dict[int, float]) -> Any:
     return logits
 
 
-def test_a_model_that_does_not_tell_yes_from_no_is_refused_before_any_pass() -> None:
+def test_a_model_that_does_not_tell_yes_from_no_fails_each_question_by_itself() -> None:
     vlm = YesNoVlm(WHOLE, never)
     vlm.continuation_ids = lambda text: (1, 0)  # type: ignore[method-assign]
-    with pytest.raises(UsageError, match="scripted begins yes and no with the same token"):
-        build_method(vlm, configured())
-    assert vlm.usage == Usage()
+    for answer in ask(vlm, configured(), Question("a", "A?"), Question("b", "B?")):
+        assert answer.failure is not None
+        assert answer.failure.code == "yes_no_ambiguous"
+        assert "scripted begins yes and no with the same token" in answer.failure.message
+        assert answer.usage.forward_passes == 0
 
 
 def test_a_probability_that_is_no_number_fails_the_question_and_no_other() -> None:

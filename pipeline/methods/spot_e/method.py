@@ -95,7 +95,7 @@ class SpotE:
         self, page: EncodedPage, questions: Sequence[Question], pulse: Callable[[], None] = lambda: None
     ) -> Iterator[Answer]:
         """Answer question by question; see `Method.answer`."""
-        return one_by_one(self.vlm, page, questions, lambda question: self._answer(page, question, pulse))
+        return one_by_one(self.vlm, page, questions, lambda question: self.lit(page, question, pulse)[0])
 
     def find(self, page: EncodedPage, question: Question, pulse: Callable[[], None] = lambda: None) -> Found:
         """Search for the spotlight without answering from it; theta is reset and no global random state is touched."""
@@ -106,7 +106,10 @@ class SpotE:
         text = prompt_text(question, self.config)
         return text if self.search.answer_format == "bare" else f"{text}\n{MARKED}"
 
-    def _answer(self, page: EncodedPage, question: Question, pulse: Callable[[], None]) -> Answer:
+    def lit(
+        self, page: EncodedPage, question: Question, pulse: Callable[[], None] = lambda: None
+    ) -> tuple[Answer, VisualTokens]:
+        """The answer to a question, but for what it cost, and the page it was answered from, lit or untouched."""
         found = self.find(page, question, pulse)
         pulse()
         tokens, generation = page.tokens, found.plain
@@ -118,7 +121,7 @@ class SpotE:
         spoken, before = self._spoken(generation)
         margin = self._margin(prompt, spoken, before)
         last = found.steps[-1]
-        return assemble(
+        answer = assemble(
             question,
             page,
             spoken,
@@ -132,6 +135,7 @@ class SpotE:
                 gradient_norm=found.gradient_norm,
             ),
         )
+        return answer, tokens
 
     def _spoken(self, generation: Generation) -> tuple[Generation, str]:
         """The answer's part of an output, from its first token to the end, and the text before it."""

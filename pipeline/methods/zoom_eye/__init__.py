@@ -70,7 +70,6 @@ class ZoomEye:
         if not isinstance(config.search, ZoomEyeConfig):
             raise InternalError("zoom-eye needs a configuration of its own")
         self.vlm, self.config, self.search = vlm, config.answer, config.search
-        self.asker = YesNo(vlm, released=config.search.released)
 
     def answer(
         self, page: EncodedPage, questions: Sequence[Question], pulse: Callable[[], None] = lambda: None
@@ -97,7 +96,8 @@ class ZoomEye:
         colour = "red" if self.search.released else rectangle_colour(question.text)
         words = Words("document" if self.config.prompt == "document" else "paper", colour)
         viewer = Viewer(self.vlm, page, self.search, colour)
-        search = Search(self.asker, viewer, words, question.text, pulse)
+        asker = YesNo(self.vlm, released=self.search.released)
+        search = Search(asker, viewer, words, question.text, pulse)
         finds = search.run(self._cues(question.text))
         views, boxes = self._views(viewer, finds)
         text = prompt_text(question, self.config)

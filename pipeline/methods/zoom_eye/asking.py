@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pipeline.errors import NonFiniteSaliency, OutOfMemory, UsageError
+from pipeline.errors import NonFiniteSaliency, OutOfMemory, YesNoAmbiguous
 from pipeline.methods.zoom_eye.words import NO, YES
 from pipeline.vlms.base import Prompt, Vlm
 from pipeline.vlms.device import device_errors
@@ -41,14 +41,14 @@ class YesNo:
         released: Look at "Yes" and "No" only; otherwise lower case counts, too.
 
     Raises:
-        UsageError: The model begins both words with the same token.
+        YesNoAmbiguous: The model begins both words with the same token.
     """
 
     def __init__(self, vlm: Vlm, *, released: bool) -> None:
         self.vlm = vlm
         self._yes, self._no = (self._first_tokens(word, released) for word in (YES, NO))
         if set(self._yes) & set(self._no):
-            raise UsageError(f"{vlm.identity.name} begins yes and no with the same token, so zoom-eye cannot ask it")
+            raise YesNoAmbiguous(f"{vlm.identity.name} begins yes and no with the same token, so zoom-eye cannot ask it")
 
     def _first_tokens(self, word: str, released: bool) -> list[int]:
         spellings = (word,) if released else (word, word.lower())
