@@ -53,7 +53,7 @@ SMALL_PAPER = {
 DOCUMENTS: dict[str, tuple[str, ...]] = {
     # kind: fields that belong there; blocks are drawn at random
     "invoice": ("invoice number", "invoice date", "due date", "order number", "customer number", "customer", "total", "subtotal", "tax", "tax rate", "discount", "shipping", "payment terms", "vat number", "iban", "bic", "reference", "delivery date"),
-    "receipt": ("date", "time", "total", "subtotal", "tax", "payment method", "signed by", "reference", "quantity", "discount"),
+    "receipt": ("date", "time", "total", "subtotal", "tax", "payment method", "cashier", "reference", "quantity", "discount"),
     "form": ("name", "first name", "date of birth", "place of birth", "address", "city", "country", "phone", "email", "occupation", "employer", "date", "signed by"),
     "letter": ("date", "reference", "contact", "phone", "email", "customer number", "policy number"),
     "statement": ("account holder", "iban", "bic", "bank", "opening balance", "closing balance", "date", "interest rate", "customer number"),
@@ -858,7 +858,9 @@ class Composer:
                 line = line[:-1]
             span = self.page.write(line.strip(), self.value, x0, self.y)
             if index == 0:
-                self._add("", line_kind, heading, label_span, (span,))
+                name = "customer" if heading in ("Bill to", "Sold to") and "customer" not in self.used else ""
+                self.used.add(name)
+                self._add(name, line_kind, heading, label_span, (span,))
 
     def _title(self, x0: float, x1: float) -> None:
         text = self.words.phrase()

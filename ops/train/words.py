@@ -189,11 +189,13 @@ class Words:
         return self.entry("countries")
 
     def email(self) -> str:
-        """A mail address or a web site."""
+        """A mail address."""
         host = f"{self.word()}.{self.rng.choice(('com', 'org', 'de', 'fr', 'net', 'co.uk', 'eu'))}"
-        return self.rng.choice(
-            (f"{self.word()}@{host}", f"{self.word()}.{self.word()}@{host}", f"info@{host}", f"www.{host}")
-        )
+        return self.rng.choice((f"{self.word()}@{host}", f"{self.word()}.{self.word()}@{host}", f"info@{host}"))
+
+    def website(self) -> str:
+        """A web site."""
+        return f"www.{self.word()}.{self.rng.choice(('com', 'org', 'de', 'fr', 'net', 'co.uk', 'eu'))}"
 
     def account(self) -> str:
         """A bank or tax number."""
@@ -247,7 +249,7 @@ class Words:
 
 KINDS = (
     "code", "date", "amount", "number", "percent", "time", "quantity", "phone", "person", "company", "street", "town", "city",
-    "country", "email", "account", "job", "phrase", "random_text",
+    "country", "email", "website", "account", "job", "phrase", "random_text",
 )  # fmt: skip
 """Kinds of values that a field of an open-vocabulary label may have."""
 
@@ -276,7 +278,8 @@ FIELDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "bank": ("company", ("Bank", "Bank name", "Name of bank")),
     "phone": ("phone", ("Phone", "Tel.", "Telephone", "Phone number", "Tel", "Mobile", "Contact number")),
     "fax": ("phone", ("Fax", "Fax no.", "Fax number")),
-    "email": ("email", ("Email", "E-mail", "Email address", "Mail", "Website", "Web")),
+    "email": ("email", ("Email", "E-mail", "Email address", "Mail", "E-mail address")),
+    "website": ("website", ("Website", "Web", "Internet", "Homepage", "Online")),
     "address": ("street", ("Address", "Street", "Street address", "Home address")),
     "city": ("town", ("City", "Town", "Place", "Postcode and city")),
     "country": ("country", ("Country", "Country of origin", "Nationality")),
@@ -317,7 +320,9 @@ FIELDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "dose": ("quantity", ("Dose", "Dosage", "Strength")),
     "grade": ("percent", ("Grade", "Score", "Mark", "Overall score")),
     "course": ("phrase", ("Course", "Subject", "Programme", "Title of course")),
-    "signed by": ("person", ("Signed by", "Signature of", "Approved by", "Authorised by", "Manager", "Cashier", "Prepared by")),
+    "signed by": ("person", ("Signed by", "Signature of", "Approved by", "Authorised by", "Signatory", "Signed")),
+    "manager": ("person", ("Manager", "Supervisor", "Team leader", "Head of department")),
+    "cashier": ("person", ("Cashier", "Sales clerk", "Prepared by", "Processed by")),
     "quantity": ("number", ("Quantity", "Qty", "Number of items", "Pieces")),
     "time": ("time", ("Time", "Printed at", "Time of day", "Opening time")),
     "date": ("date", ("Date", "Dated", "Date of letter")),

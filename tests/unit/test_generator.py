@@ -8,13 +8,23 @@ import torch
 
 from ops.train.batches import IGNORE, Batch, Batches, ReaderBatch
 from ops.train.checkpoint import State, new_model, restore
-from ops.train.compose import DOCUMENTS, SENTENCES, Difficulty, compose
+from ops.train.compose import (
+    CLOSINGS,
+    DOCUMENTS,
+    FIELD_LAYOUTS,
+    HEADERS,
+    SENTENCES,
+    TABLE_LAYOUTS,
+    Difficulty,
+    allowed,
+    compose,
+)
 from ops.train.evaluate import evaluate
 from ops.train.export import export
 from ops.train.faces import families, is_held_out
 from ops.train.losses import answer_logits, lay_out_group, order_loss
 from ops.train.plot import plot
-from ops.train.questions import NOT_FOUND, Asker
+from ops.train.questions import ASKED, NOT_FOUND, Asker, _content
 from ops.train.recipe import Run, Trainer
 from ops.train.stages import STAGES, Stage
 from ops.train.views import PAGE_SCALE, page_view, picture
@@ -42,13 +52,40 @@ def test_ink_is_inside_the_boxes_of_its_characters(seed, difficulty):
 
 
 @pytest.mark.parametrize("seed", PAGES)
+def test_characters_move_with_the_page_that_lies_askew(seed):
+    page = compose(seed, "train", CARD)
+    page.shapes.clear()
+    page.paper = 255
+    straight = page.centre.copy()
+    angle = np.radians(1.5)
+    turned = np.array([[np.cos(angle), -np.sin(angle), 30], [np.sin(angle), np.cos(angle), 5], [2e-5, -1e-5, 1]])
+    page.warp(turned)
+    assert np.abs(page.centre - straight).max() > 5
+    whole = np.asarray(page.draw())
+    for number, character in enumerate(CHARACTERS[c - 1] for c in page.classes):
+        x0, y0, x1, y1 = page.ink[number]
+        pale = page.runs[page.run_of[number]].style.grey > 200
+        if character.isalnum() and not pale and x0 >= 0 and y0 >= 0 and x1 < page.width and y1 < page.height:
+            patch = whole[int(y0) : int(y1) + 1, int(x0) : int(x1) + 1]
+            assert patch.min() < page.paper - 30, (character, number)
+    covered = np.zeros(whole.shape, bool)
+    for x0, y0, x1, y1 in page.ink:
+        covered[max(0, int(y0) - 1) : int(y1) + 2, max(0, int(x0) - 1) : int(x1) + 2] = True
+    assert not ((whole < 128) & ~covered).any()
+    part = np.asarray(page.draw((40, 20, 240, 90)))
+    assert np.abs(part.astype(int) - whole[20:90, 40:240]).max() < 40
+
+
+@pytest.mark.parametrize("seed", PAGES)
 def test_each_character_leaves_ink_where_it_is_said_to_be(seed):
     page = compose(seed, "train", CARD)
     page.shapes.clear()
     grey = np.asarray(page.draw())
+    pale = {number for number, run in enumerate(page.runs) if run.style.grey > 200}
     for number, character in enumerate(CHARACTERS[c - 1] for c in page.classes):
         x0, y0, x1, y1 = page.ink[number]
-        if character.isalnum() and x0 >= 0 and y0 >= 0 and x1 < page.width and y1 < page.height:
+        inside = x0 >= 0 and y0 >= 0 and x1 < page.width and y1 < page.height
+        if character.isalnum() and inside and page.run_of[number] not in pale:
             patch = grey[int(y0) : int(y1) + 1, int(x0) : int(x1) + 1]
             assert patch.min() < page.paper - 30, (character, number)
 
@@ -119,6 +156,8 @@ def test_nothing_held_out_is_trained_on():
         assert not set(table(name, "train")) & set(table(name, "held-out"))
     for names in (DOCUMENTS, [pattern for pattern, _ in SENTENCES]):
         assert 0 < sum(is_held_out(name) for name in names) < len(names)
+    for sort, names in (("header", HEADERS), ("fields", FIELD_LAYOUTS), ("table", TABLE_LAYOUTS), ("closing", CLOSINGS)):
+        assert 0 < len(allowed(sort, names, "train")) < len(allowed(sort, names, "held-out")) == len(names)
     train, held_out = compose("x", "train"), compose("x", "held-out")
     assert not {run.style.face.family for run in train.runs} & {run.style.face.family for run in held_out.runs}
 
@@ -219,3 +258,29 @@ def test_a_plot_draws_both_curves():
     assert drawn.count("<polyline") == 2
     assert ">copy<" in drawn
     assert "<svg" in plot([])
+
+
+def test_questions_that_nothing_answers_share_no_word_with_what_the_page_says():
+    heard = set()
+    for seed in range(20):
+        asker = Asker(compose(str(seed), "train"), random.Random(seed), "train")
+        texts = {text for _ in range(20) for text in (asker._absent_fact(), asker._absent_asked()) if text}
+        assert not any(_content(text) & asker._told() for text in texts)
+        heard |= texts
+    assert len(heard) > 40
+
+
+def test_a_known_label_is_asked_for_in_other_spellings():
+    asker = Asker(compose("a", "train"), random.Random(1), "train")
+    spellings = {asker._respelled("Invoice No.").lower() for _ in range(60)}
+    assert {"invoice number", "inv. no.", "invoice nr"} <= spellings
+    assert asker._respelled("Items") == "Item"
+    assert asker._respelled("Deposit") == "Deposits"
+
+
+def test_wordings_held_out_are_not_asked_in_training():
+    pages = [compose(str(seed), "train") for seed in range(6)]
+    heard = {q.text for page in pages for seed in range(60) if (q := Asker(page, random.Random(seed), "train").field())}
+    held_out = {text for texts in ASKED.values() for text in texts[1:] if is_held_out(text)}
+    assert held_out
+    assert not heard & held_out
