@@ -101,6 +101,15 @@ def _add_schedules(commands: Commands) -> None:
     what.add_argument("--inbox", metavar="DIR", help="folder to ask --questions about, as the chores worker sees it")
     what.add_argument("--audit", action="store_true", help="check instead that nothing was altered, as `exhibit audit` does")
     add.add_argument("--questions", metavar="FILE", help="question list: CSV, JSONL or YAML")
+    add.add_argument(
+        "--export", metavar="DIR", help="write answers, summary and mail of every run there, as the chores worker sees it"
+    )
+    add.add_argument(
+        "--format",
+        choices=("jsonl", "csv", "xlsx", "parquet"),
+        default="jsonl",
+        help="of the exported answers (default: jsonl)",
+    )
     add.add_argument("--anchor", metavar="FILE", help="with --audit: its option of this name, as the chores worker sees it")
     add_setup(add)
     add.set_defaults(handler=schedule.add)

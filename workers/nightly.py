@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +17,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import DocumentCorrupt, ExhibitError, InboxMissing, StoreUnavailable
+from pipeline.errors import DocumentCorrupt, ExhibitError, InboxMissing, StoreUnavailable, UsageError
+from pipeline.export import export_records
+from pipeline.export.files import binary_output
 from pipeline.records import AnswerStatus
 from pipeline.settings import Settings
 from pipeline.store import Store
@@ -60,7 +63,7 @@ class Nightly:
                 self.schedules.keep(run)
             else:
                 self._conclude_audit(run, report, now)
-        by_name = {schedule.name: schedule for schedule in self.schedules.all()}
+        by_name = self._by_name()
         for schedule in by_name.values():
             if not schedule.paused:
                 self._fire(schedule, now)
@@ -71,6 +74,9 @@ class Nightly:
                 continue
             collecting.add(run.schedule)
             self._advance(run, by_name.get(run.schedule), now)
+
+    def _by_name(self) -> dict[str, Schedule]:
+        return {schedule.name: schedule for schedule in self.schedules.all()}
 
     def _fire(self, schedule: Schedule, now: datetime) -> None:
         cron = Cron.parse(schedule.cron, schedule.timezone)
@@ -112,10 +118,30 @@ class Nightly:
         summary = {"audit": report.counts, "found": report.found, "findings": report.findings}
         self._end(run, "failed" if report.found else "done", summary)
 
-    def _end(self, run: ScheduleRun, state: str, summary: Mapping[str, Any]) -> None:
-        _log(f"schedule {state}", run.schedule, logging.ERROR if state == "failed" else logging.INFO)
+    def _end(self, run: ScheduleRun, state: str, found: Mapping[str, Any]) -> None:
         about = {"schema_version": SUMMARY_VERSION, "schedule": run.schedule, "fire_time": run.fire_time.isoformat()}
-        self.schedules.hand_back(run, state=state, summary={**about, "missed": run.missed, **summary})
+        summary = {**about, "missed": run.missed, **found}
+        try:
+            self._export(run, summary)
+        except UsageError as error:
+            if state == "done":
+                raise  # until the folder can be written, for as long as anything is tried again
+            _log("summary not written", f"{run.schedule}: {error}", logging.WARNING, error_code=error.code)
+        _log(f"schedule {state}", run.schedule, logging.ERROR if state == "failed" else logging.INFO)
+        self.schedules.hand_back(run, state=state, summary=summary)
+
+    def _export(self, run: ScheduleRun, summary: Mapping[str, Any]) -> None:
+        """Write the answers, the summary and the mail into the schedule's folder, if it has one; again is the same."""
+        schedule = self._by_name().get(run.schedule)
+        if schedule is None or not schedule.arguments.get("export"):
+            return
+        place = Path(schedule.arguments["export"]) / f"{run.schedule}-{run.fire_time:%Y%m%dT%H%MZ}"
+        if run.batch_id is not None and "error" not in summary:
+            form = schedule.arguments["format"]
+            export_records(self.store.records(run.batch_id), place.with_name(f"{place.name}.{form}"), form)
+        _write(place.with_name(f"{place.name}.summary.json"), json.dumps(summary, ensure_ascii=False, indent=2) + "\n")
+        # The last one: whoever sends it finds the others there.
+        _write(place.with_name(f"{place.name}.mail.txt"), mail(summary, lambda answer_id: text_of(self.store, answer_id)))
 
     def _collect(self, run: ScheduleRun, schedule: Schedule, now: datetime) -> None:
         """Wait until the new files are whole, then submit them."""
@@ -235,6 +261,21 @@ def read(path: str, stamp: tuple[int, int]) -> InboxFile:
     if (status.st_size, status.st_mtime_ns) != stamp:
         raise DocumentCorrupt(f"{path}: the file changed while it was being read")
     return InboxFile(path, *stamp, digest)
+
+
+def _write(path: Path, text: str) -> None:
+    with binary_output(path) as file:
+        file.write(text.encode())
+
+
+def text_of(store: Store, answer_id: str) -> str:
+    """An answer's words, or its status where it has none."""
+    try:
+        record = store.answer_trace(answer_id).record
+    except UsageError:
+        return "(erased)"
+    answer = record["answer"]
+    return str(answer["text"]) if answer is not None else str(record["status"])
 
 
 def mail(summary: Mapping[str, Any], text_of: Callable[[str], str]) -> str:

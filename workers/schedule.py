@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.cli.options import settings_of
 from pipeline.errors import UsageError
-
-if TYPE_CHECKING:
-    from pipeline.store import Store
 
 KEPT = (
     *("model", "revision", "device", "dtype", "method", "preset", "set"),
@@ -26,8 +24,12 @@ def add(arguments: argparse.Namespace) -> int:
     from workers.cron import Cron
 
     settings = settings_of(arguments)
+    if re.fullmatch(r"\w[\w.-]*", arguments.name) is None:
+        raise UsageError(f"schedule {arguments.name!r}: expected a name of letters, digits, '.', '-' and '_'")
     Cron.parse(arguments.cron, arguments.timezone)
     inbox, kept = _audit(arguments) if arguments.audit else _extraction(arguments)
+    if arguments.export is not None:
+        kept |= {"export": str(_folder("--export", arguments.export)), "format": arguments.format}
     with Schedules.open(settings.db_url) as schedules:
         schedules.add(arguments.name, arguments.cron, arguments.timezone, inbox, kept)
     print(f"exhibit: schedule {arguments.name} is stored; a chores worker and a beat make it fire", file=sys.stderr)
@@ -40,13 +42,18 @@ def _extraction(arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 
     if arguments.questions is None or arguments.anchor is not None:
         raise UsageError("--inbox DIR goes with --questions FILE, and without --anchor")
-    inbox = Path(arguments.inbox).resolve()
-    if not inbox.is_dir():
-        raise UsageError(f"--inbox {arguments.inbox}: there is no such folder")
+    inbox = _folder("--inbox", arguments.inbox)
     read_question_arguments(argparse.Namespace(question=[], questions=arguments.questions))
     kept = {name: getattr(arguments, name) for name in KEPT}
     kept |= {"questions": str(Path(arguments.questions).resolve()), "question": [], "recursive": False, "force": False}
     return str(inbox), kept
+
+
+def _folder(option: str, name: str) -> Path:
+    folder = Path(name).resolve()
+    if not folder.is_dir():
+        raise UsageError(f"{option} {name}: there is no such folder")
+    return folder
 
 
 def _audit(arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
@@ -78,7 +85,7 @@ def show(arguments: argparse.Namespace) -> int:
     """Print the last summary, or all as JSON lines."""
     from pipeline.store import Store
     from pipeline.store.schedules import Schedules
-    from workers.nightly import mail
+    from workers.nightly import mail, text_of
 
     url = settings_of(arguments).db_url
     with Schedules.open(url) as schedules, Store.open(url) as store:
@@ -89,17 +96,8 @@ def show(arguments: argparse.Namespace) -> int:
             for summary in reversed(summaries):
                 print(json.dumps(summary, ensure_ascii=False))
         else:
-            print(mail(summaries[0], lambda answer_id: _text(store, answer_id)), end="")
+            print(mail(summaries[0], lambda answer_id: text_of(store, answer_id)), end="")
     return 0
-
-
-def _text(store: Store, answer_id: str) -> str:
-    try:
-        record = store.answer_trace(answer_id).record
-    except UsageError:
-        return "(erased)"
-    answer = record["answer"]
-    return str(answer["text"]) if answer is not None else str(record["status"])
 
 
 def pause(arguments: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -110,6 +111,41 @@ def test_two_nights(night: Night):
     third = night.summary()
     assert (third["documents"], sum(third["answers"].values())) == (0, 0)
     assert "nothing new" in mail(third, str)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_what_came_of_a_night_is_written_into_a_folder(night: Night, tmp_path: Path, form: str):
+    """Answers, summary and mail; a folder that is away for a while costs nothing but that while."""
+    folder = tmp_path / "exports"
+    (schedule,) = night.schedules.all()
+    night.schedules.remove(schedule.name)
+    arguments = {**schedule.arguments, "export": str(folder), "format": form}
+    night.schedules.add(schedule.name, schedule.cron, schedule.timezone, schedule.inbox, arguments)
+    night.put("a.pdf", "Number 1")
+    night.rounds(4)
+    run = night.schedules.runs("nightly", 1)[0]
+    assert run.state == "answering", "there is no such folder yet"
+    folder.mkdir()
+    night.rounds(1)
+    summary = night.summary()
+    stem = f"nightly-{run.fire_time:%Y%m%dT%H%MZ}"
+    files = {path.name: path.read_text() for path in folder.iterdir()}
+    assert set(files) == {f"{stem}.{form}", f"{stem}.summary.json", f"{stem}.mail.txt"}
+    assert json.loads(files[f"{stem}.summary.json"]) == summary
+    assert files[f"{stem}.mail.txt"].startswith("Subject: Exhibit nightly: 1 answered (")
+    assert "a.pdf" in files[f"{stem}.{form}"]
+    night.now = (night.now + timedelta(days=1)).replace(hour=2, minute=0, second=5)
+    night.inbox.rename(tmp_path / "away")
+    night.round.try_again_s = 3600.0
+    night.rounds(1)
+    night.now += timedelta(hours=2)
+    night.schedules.hand_back(night.schedules.runs("nightly", 1)[0])
+    night.rounds(1)
+    failed = night.schedules.runs("nightly", 1)[0]
+    assert failed.state == "failed"
+    mails = sorted(path.read_text() for path in folder.glob("*.mail.txt"))
+    assert len(mails) == 2, "a night that failed says so, too"
+    assert any("FAILED" in text and "inbox_missing" in text for text in mails)
 
 
 def test_a_file_that_is_being_written_waits(night: Night):

@@ -107,6 +107,14 @@ def test_services_and_what_they_need(compose: dict[str, Any]):
                 assert source in compose["volumes"], name
 
 
+def test_whoever_names_a_file_and_whoever_opens_it_at_night_see_the_same(compose: dict[str, Any]):
+    """`schedule add` stores the paths of inbox, questions and exports; the chores worker opens them."""
+    services = compose["services"]
+    assert services["cli"]["volumes"] == services["chores"]["volumes"]
+    targets = {volume.split(":")[1]: volume.endswith(":ro") for volume in services["chores"]["volumes"]}
+    assert targets == {"/work/documents": True, "/inbox": True, "/exports": False, "/anchors": False}
+
+
 def test_no_secret_is_in_the_environment(compose: dict[str, Any]):
     """Secrets come by file, and only files say where they are."""
     for name, service in compose["services"].items():
