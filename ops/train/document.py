@@ -248,7 +248,7 @@ class Page:
         back = to_flat @ self._bend @ to_window
         coefficients = (back / back[2, 2]).flatten()[:8].tolist()
         return flat.transform(
-            size, Image.Transform.PERSPECTIVE, coefficients, Image.Resampling.BICUBIC, fillcolor=self.paper
+            size, Image.Transform.PERSPECTIVE, coefficients, Image.Resampling.BILINEAR, fillcolor=self.paper
         )
 
     def _draw_flat(self, x0: int, y0: int, size: tuple[int, int]) -> Image.Image:

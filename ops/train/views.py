@@ -137,20 +137,26 @@ def picture(
 
 
 def _ink(image: Image.Image, rng: random.Random) -> Image.Image:
-    """Thicker, thinner or softer strokes, before the view is scaled."""
+    """Thicker, thinner or softer strokes, or black and white alone, before the view is scaled."""
     draw = rng.random()
-    if draw < 0.25:
+    if draw < 0.22:
         return image.filter(ImageFilter.MinFilter(3))
-    if draw < 0.4:
+    if draw < 0.36:
         return image.filter(ImageFilter.MaxFilter(3))
+    if draw < 0.46:
+        limit = rng.randint(110, 190)
+        return image.filter(ImageFilter.BoxBlur(1)).point([255 * (grey > limit) for grey in range(256)])
     return image.filter(ImageFilter.GaussianBlur(rng.uniform(0.4, 1.8)))
 
 
 def _scan(image: Image.Image, rng: random.Random) -> Image.Image:
-    """Uneven light, noise, faded ink, blur, a dark background, JPEG."""
+    """The back of the sheet shining through, faded ink, uneven light, folds, dirt, noise, blur, JPEG."""
     grey = np.asarray(image).astype(np.float32)
     noise = np.random.default_rng(rng.getrandbits(32))
     height, width = grey.shape
+    if rng.random() < 0.12:
+        back = np.asarray(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).filter(ImageFilter.GaussianBlur(1.2)))
+        grey = grey - rng.uniform(0.05, 0.3) * (255.0 - np.roll(back, rng.randint(0, height), axis=0))
     if rng.random() < 0.4:
         fade = rng.uniform(0.35, 1.0)
         grey = 255 - (255 - grey) * fade
@@ -158,8 +164,10 @@ def _scan(image: Image.Image, rng: random.Random) -> Image.Image:
         slope_x, slope_y = rng.uniform(-0.25, 0.25), rng.uniform(-0.25, 0.25)
         light = 1 + slope_x * np.linspace(-1, 1, width)[None] + slope_y * np.linspace(-1, 1, height)[:, None]
         grey = grey * np.clip(light * rng.uniform(0.75, 1.0), 0, 1.1)
+    if rng.random() < 0.12:
+        grey = grey * _fold(width, rng)[None] if rng.random() < 0.5 else grey * _fold(height, rng)[:, None]
     if rng.random() < 0.1:
-        grey = 255 - (255 - grey[::1]) - 25 * (grey[:, ::-1] < 128)
+        _dirty(grey, rng, noise)
     if rng.random() < 0.5:
         grey = grey + noise.normal(0, rng.uniform(2, 16), grey.shape)
     image = Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8))
@@ -170,6 +178,25 @@ def _scan(image: Image.Image, rng: random.Random) -> Image.Image:
         image.save(buffer, "JPEG", quality=rng.randint(35, 85))
         image = Image.open(buffer).convert("L")
     return image
+
+
+def _fold(size: int, rng: random.Random) -> NDArray[np.float64]:
+    """Light [size] along one axis of a sheet that was folded: a crease with a shadow on one side, or a dark edge."""
+    at = np.arange(size) - rng.choice((0.0, rng.uniform(0.1, 0.9), 1.0)) * size
+    shadow = rng.uniform(0.05, 0.45) * np.exp(-np.abs(at) / rng.uniform(4, 60))
+    light: NDArray[np.float64] = 1 - shadow * np.where(at * rng.choice((-1, 1)) > 0, 1.0, 0.3)
+    return light
+
+
+def _dirty(grey: NDArray[np.float32], rng: random.Random, noise: np.random.Generator) -> None:
+    """Specks, or streaks along the way that the sheet took through the scanner; changes `grey`."""
+    height, width = grey.shape
+    if rng.random() < 0.5:
+        count = max(1, round(height * width * rng.uniform(2e-5, 4e-4)))
+        grey[noise.integers(0, height, count), noise.integers(0, width, count)] = rng.choice((0, 80, 255))
+    else:
+        for _ in range(rng.randint(1, 3)):
+            grey[:, rng.randrange(width)] *= rng.uniform(0.3, 0.9)
 
 
 def reader_window(page: Page, rng: random.Random, height: int, width: int) -> View:
