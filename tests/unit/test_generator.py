@@ -1,6 +1,7 @@
 """The document generator: its boxes are right, its stream is reproducible, its held-out part is apart."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from ops.train.compose import (
     allowed,
     compose,
 )
+from ops.train.document import Stamp, Stroke
 from ops.train.evaluate import evaluate
 from ops.train.export import export
 from ops.train.faces import families, is_held_out
@@ -220,6 +222,30 @@ def test_pictures_are_whole_cells_of_grey():
     drawn = picture(page, view, random.Random(1), effects=True)
     assert drawn.shape == (view.grid[0] * 16, view.grid[1] * 32)
     assert drawn.dtype == np.uint8
+
+
+def test_print_stays_where_it_is_whatever_the_scanner_does():
+    page = compose("a", "train", CARD)
+    view = page_view(page, PAGE_SCALE)
+    clean = picture(page, view, random.Random(0), effects=False).astype(float)
+    for seed in range(60):
+        scanned = picture(page, view, random.Random(seed), effects=True)
+        assert scanned.shape == clean.shape
+        assert np.corrcoef(scanned.ravel(), clean.ravel())[0, 1] > 0.25, seed
+
+
+def test_a_stamp_and_a_stroke_are_drawn_where_they_are_put():
+    page = compose("a", "train", CARD)
+    before = np.asarray(page.draw()).astype(int)
+    style = replace(page.runs[0].style, size_px=20, grey=100)
+    page.stamps.append(Stamp("PAID", style, (200, 80), 20, ellipse=True))
+    page.strokes.append(Stroke(((300, 20), (340, 40), (380, 25)), 0, 3))
+    changed = np.argwhere(np.asarray(page.draw()).astype(int) != before)
+    stamped = (np.abs(changed - (80, 200)) < 75).all(1)
+    stroked = (np.abs(changed - (30, 340)) < 45).all(1)
+    assert stamped.sum() > 100
+    assert stroked.sum() > 50
+    assert (stamped | stroked).all()
 
 
 @pytest.mark.slow
