@@ -346,7 +346,36 @@ def _box_of(image: Image.Image) -> Box:
     return Box(x, y, x + image.width, y + image.height)
 
 
-class ScriptedVlm:
+class PlayedVlm:
+    """What models that play back a script have in common: who they are, and their counters."""
+
+    def __init__(self, name: str, blocks: int, family: str | None = None) -> None:
+        self.identity = ModelIdentity(name, family or name, None, "0" * 64, "cpu", "float64")
+        self.blocks = blocks
+        self._usage = Usage()
+
+    @property
+    def usage(self) -> Usage:
+        return self._usage
+
+    def forget(self) -> None:
+        """Nothing is kept."""
+
+    def _count(self, prompts: Sequence[Prompt]) -> None:
+        visual = sum(view.count for prompt in prompts for view in prompt.views)
+        self._usage += Usage(forward_passes=len(prompts), visual_tokens=visual)
+
+    def _count_backward(self, rows: int) -> None:
+        self._usage += Usage(backward_passes=rows)
+
+
+def one_layer(image: Image.Image, rows: int, cols: int) -> TokenLayer:
+    """A grid over a whole picture, its tokens row by row."""
+    grid = PatchGrid(rows, cols, 0.0, 0.0, float(image.width), float(image.height))
+    return TokenLayer(grid, np.arange(rows * cols).reshape(rows, cols))
+
+
+class ScriptedVlm(PlayedVlm):
     """Plays back saliency maps, probabilities and answers without a model; knows views by `coordinate_page`.
 
     Args:
@@ -372,9 +401,7 @@ class ScriptedVlm:
         self.maps, self.certainty, self.answers = maps, certainty, answers
         self.refusal_logprob, self.fails = refusal_logprob, fails
         self.attends = attends or (lambda text, box: maps(0, box))
-        self.identity = ModelIdentity("scripted", "scripted", None, "0" * 64, "cpu", "float64")
-        self.blocks = 4
-        self._usage = Usage()
+        super().__init__("scripted", blocks=4)
         self.encoded: list[tuple[Box, bool]] = []
         """Every view encoded, in order, and whether as a crop."""
         self.grounded: list[list[tuple[Box, ...]]] = []
@@ -382,19 +409,13 @@ class ScriptedVlm:
         self.answered: list[tuple[Box, ...]] = []
         """Per answer generated: the views shown."""
 
-    @property
-    def usage(self) -> Usage:
-        return self._usage
-
     def encode(self, images: Sequence[Image.Image], *, crops: bool = False) -> list[VisualTokens]:
         tokens = []
         for image in images:
             box = _box_of(image)
             self.encoded.append((box, crops))
-            rows, cols = self.maps(0, box).shape
-            grid = PatchGrid(rows, cols, 0.0, 0.0, float(image.width), float(image.height))
-            embeddings = torch.zeros(rows * cols, 1, dtype=torch.float64)
-            layer = TokenLayer(grid, np.arange(rows * cols).reshape(rows, cols))
+            layer = one_layer(image, *self.maps(0, box).shape)
+            embeddings = torch.zeros(layer.index.size, 1, dtype=torch.float64)
             tokens.append(VisualTokens(embeddings, (layer,), extra=box, crop=crops))
         self._usage += Usage(vision_encodes=len(images))
         return tokens
@@ -420,9 +441,7 @@ class ScriptedVlm:
             rows.append(self._logits(number, prompt, visual, seen[-1])[None])
             leaves.append(visual if graph else ())
         logits = torch.stack(rows)
-        self._usage += Usage(
-            forward_passes=len(prompts), visual_tokens=sum(view.count for prompt in prompts for view in prompt.views)
-        )
+        self._count(prompts)
         if graph:
             self.grounded.append([tuple(view.extra for view in prompt.views) for prompt in prompts])
             logits.register_hook(lambda _: self._count_backward(len(prompts)))
@@ -439,9 +458,6 @@ class ScriptedVlm:
         """What the prompt's last position attends to, [1, N]."""
         return torch.cat([torch.from_numpy(self.attends(prompt.text, view.extra)).flatten() for view in prompt.views])[None]
 
-    def forget(self) -> None:
-        """Nothing is kept."""
-
     def _logits(self, number: int, prompt: Prompt, visual: Sequence[Tensor], seen: Tensor | None) -> Tensor:
         """Logits [V] whose entropy has, at each token, a gradient of the scripted map's value."""
         top = self.certainty(number)
@@ -455,9 +471,6 @@ class ScriptedVlm:
             logp = logp + torch.tensor([1.0, 0, 0, 0], dtype=torch.float64) * (seen - seen.detach()).sum()
         return logp
 
-    def _count_backward(self, rows: int) -> None:
-        self._usage += Usage(backward_passes=rows)
-
     def generate(self, reading: Reading, max_new_tokens: int) -> list[Generation]:
         generations = []
         for prompt in reading.state:
@@ -469,8 +482,6 @@ class ScriptedVlm:
         return generations
 
     def score(self, prompts: Sequence[Prompt], continuations: Sequence[str]) -> list[Score]:
-        self._usage += Usage(
-            forward_passes=len(prompts), visual_tokens=sum(view.count for prompt in prompts for view in prompt.views)
-        )
+        self._count(prompts)
         length = len(word_ids("not found")) + 1
         return [Score((self.refusal_logprob,) * length, (0.5,) * length) for _ in prompts]

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipeline.geometry import Box, PatchGrid
-from pipeline.records import ModelIdentity, Page, Usage
-from pipeline.vlms.base import Generation, Prompt, Reading, Score, TokenLayer, VisualTokens
-from tests.fakes import make_page
+from pipeline.geometry import Box
+from pipeline.records import Page, Usage
+from pipeline.vlms.base import Generation, Prompt, Reading, Score, VisualTokens
+from tests.fakes import PlayedVlm, make_page, one_layer
 
 CELLS = 8
 """Visual tokens a side, of the page and of its windows."""
@@ -31,7 +31,7 @@ def entropy(top: float) -> float:
     return -top * math.log(top) - (WORDS - 1) * rest * math.log(rest)
 
 
-class LitVlm:
+class LitVlm(PlayedVlm):
     """Plays back outputs and certainties without a model.
 
     Args:
@@ -58,9 +58,7 @@ class LitVlm:
         self.page, self.target, self.certainty, self.fails = page, target, certainty, fails
         self.saliency = np.ones((CELLS, CELLS)) if saliency is None else saliency
         self.pieces, self.ended = pieces, ended
-        self.identity = ModelIdentity("lit", "lit", None, "0" * 64, "cpu", "float64")
-        self.blocks = 2
-        self.usage = Usage()
+        super().__init__("lit", blocks=2)
         self.table: list[str] = []
         self.batches: list[int] = []
         """Prompts of every teacher-forced reading."""
@@ -68,7 +66,7 @@ class LitVlm:
         """Every page-sized picture encoded, in order."""
 
     def encode(self, images: Sequence[Image.Image], *, crops: bool = False) -> list[VisualTokens]:
-        self.usage += Usage(vision_encodes=len(images))
+        self._usage += Usage(vision_encodes=len(images))
         return [self._look(image, crops) for image in images]
 
     def _look(self, image: Image.Image, crop: bool) -> VisualTokens:
@@ -79,9 +77,8 @@ class LitVlm:
             inside = np.zeros(shares.shape, bool)
             inside[self.target.y0 : self.target.y1, self.target.x0 : self.target.x1] = True
             light = float(shares[inside].mean()), float(shares[~inside].mean())
-        grid = PatchGrid(CELLS, CELLS, 0.0, 0.0, float(image.width), float(image.height))
-        layer = TokenLayer(grid, np.arange(CELLS * CELLS).reshape(CELLS, CELLS))
-        return VisualTokens(torch.zeros(CELLS * CELLS, 1, dtype=torch.float64), (layer,), extra=light, crop=crop)
+        embeddings = torch.zeros(CELLS * CELLS, 1, dtype=torch.float64)
+        return VisualTokens(embeddings, (one_layer(image, CELLS, CELLS),), extra=light, crop=crop)
 
     def read(
         self,
@@ -99,17 +96,12 @@ class LitVlm:
         leaves = [tuple(view.embeddings.clone().requires_grad_(graph) for view in prompt.views) for prompt in prompts]
         with torch.set_grad_enabled(graph):
             logits = torch.stack([self._logits(prompt, own, count) for prompt, own in zip(prompts, leaves, strict=True)])
-        self.usage += Usage(
-            forward_passes=len(prompts), visual_tokens=sum(view.count for prompt in prompts for view in prompt.views)
-        )
+        self._count(prompts)
         if forced is not None:
             self.batches.append(len(prompts))
         if graph:
             logits.register_hook(lambda _: self._count_backward(len(prompts)))
         return Reading(logits, tuple(leaves) if graph else (), tuple(prompts) if forced is None else None)
-
-    def _count_backward(self, rows: int) -> None:
-        self.usage += Usage(backward_passes=rows)
 
     def _logits(self, prompt: Prompt, leaves: Sequence[torch.Tensor], count: int) -> torch.Tensor:
         (view,) = prompt.views
@@ -126,7 +118,7 @@ class LitVlm:
             pieces = list(self.pieces(prompt.views[0].extra[0]))[:max_new_tokens]
             self.table += [piece for piece in pieces if piece not in self.table]
             ids = tuple(self.table.index(piece) for piece in pieces)
-            self.usage += Usage(decoded_tokens=len(ids))
+            self._usage += Usage(decoded_tokens=len(ids))
             scores = len(ids) + self.ended
             found.append(Generation(self.decode(ids).strip(), ids, (-0.25,) * scores, (0.5,) * scores))
         return found
@@ -134,11 +126,8 @@ class LitVlm:
     def decode(self, token_ids: Sequence[int]) -> str:
         return "".join(self.table[token] for token in token_ids)
 
-    def forget(self) -> None:
-        """Nothing is kept."""
-
     def score(self, prompts: Sequence[Prompt], continuations: Sequence[str]) -> list[Score]:
-        self.usage += Usage(forward_passes=len(prompts), visual_tokens=sum(prompt.views[0].count for prompt in prompts))
+        self._count(prompts)
         self.scored = list(continuations)
         # "not found" is two tokens of -3 wherever it stands, and what stands before it is as likely as not.
         counts = [len(text.split()) for text in continuations]

@@ -7,13 +7,13 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from PIL import Image
 
-from pipeline.geometry import Box, PatchGrid
-from pipeline.records import ModelIdentity, Usage
-from pipeline.vlms.base import Generation, Prompt, Reading, Score, TokenLayer, VisualTokens
+from pipeline.geometry import Box
+from pipeline.records import Usage
+from pipeline.vlms.base import Generation, Prompt, Reading, Score, VisualTokens
+from tests.fakes import PlayedVlm, one_layer
 
 WORD_IDS = {"end": 0, "Yes": 1, "yes": 2, "No": 3, "no": 4}
 VOCABULARY = 6
@@ -37,7 +37,7 @@ class Asked:
     views: int
 
 
-class YesNoVlm:
+class YesNoVlm(PlayedVlm):
     """Plays back confidences; knows crops by `coordinate_page`, up to 256 px a side.
 
     Args:
@@ -69,9 +69,7 @@ class YesNoVlm:
             lower,
             fails,
         )
-        self.identity = ModelIdentity("scripted", family, None, "0" * 64, "cpu", "float64")
-        self.blocks = 4
-        self._usage = Usage()
+        super().__init__("scripted", blocks=4, family=family)
         self.batches: list[tuple[Asked, ...]] = []
         self.pictures: list[tuple[Image.Image, bool]] = []
         self.requests: list[str] = []
@@ -86,10 +84,6 @@ class YesNoVlm:
         """The nodes visited: those that were asked for an answer, to one question or to any."""
         return [item.box for item in self.asked if item.kind == "answering" and question in {None, item.about}]
 
-    @property
-    def usage(self) -> Usage:
-        return self._usage
-
     def encode(self, images: Sequence[Image.Image], *, crops: bool = False) -> list[VisualTokens]:
         self._usage += Usage(vision_encodes=len(images))
         tokens = []
@@ -99,8 +93,7 @@ class YesNoVlm:
             x, y, _ = image.getpixel((image.width // 2, image.height // 2))
             left, top = x - image.width // 2, y - image.height // 2
             box = Box(left, top, left + image.width, top + image.height) if crops else self.page
-            layer = TokenLayer(PatchGrid(2, 2, 0, 0, *image.size), np.arange(TOKENS).reshape(2, 2))
-            tokens.append(VisualTokens(torch.zeros(TOKENS, 1), (layer,), extra=box, crop=crops))
+            tokens.append(VisualTokens(torch.zeros(TOKENS, 1), (one_layer(image, 2, 2),), extra=box, crop=crops))
         return tokens
 
     def read(
@@ -121,10 +114,6 @@ class YesNoVlm:
             self.batches.append(tuple(item for item in asked if item is not None))
         logits = torch.stack([self._logits(item) for item in asked])[:, None]
         return Reading(logits, (), tuple(prompts))
-
-    def _count(self, prompts: Sequence[Prompt]) -> None:
-        visual = sum(view.count for prompt in prompts for view in prompt.views)
-        self._usage += Usage(forward_passes=len(prompts), visual_tokens=visual)
 
     def _parse(self, prompt: Prompt) -> Asked | None:
         for kind, form in _FORMS.items():
@@ -154,9 +143,6 @@ class YesNoVlm:
             generations.append(Generation(text, (5,), (-0.25, -0.25), (0.5, 0.5)))
             self._usage += Usage(decoded_tokens=1)
         return generations
-
-    def forget(self) -> None:
-        """Nothing is kept."""
 
     def decode(self, token_ids: Sequence[int]) -> str:
         return self.answer

@@ -362,7 +362,11 @@ def run_fit(arguments: argparse.Namespace) -> int:
     from pipeline.evaluation.pages import DEFAULT_FOLDER, read_benchmark
 
     objectives: list[ObjectiveName] = arguments.objective or list(OBJECTIVES)
-    benchmark = read_benchmark(arguments.data or DEFAULT_FOLDER).select("validation", limit=arguments.limit)
+    arguments.dataset, arguments.split, arguments.slice, arguments.quality = PAGES, "validation", None, None
+    arguments.shard = None
+    model, selection = _model(arguments), _selection(arguments)
+    wanted = {example.example_id for example in selection.examples}
+    benchmark = read_benchmark(arguments.data or DEFAULT_FOLDER).select("validation", wanted)
     vlm = _load(arguments)
     saliencies = [
         SaliencyConfig(objective=objective, leaf=leaf)
@@ -371,9 +375,6 @@ def run_fit(arguments: argparse.Namespace) -> int:
     ]
     fitted = fit_regions(vlm, benchmark, saliencies, default_regions())
     sys.stdout.write(f"Benchmark {benchmark.sha256}, weights {vlm.identity.weights_sha256}\n\n{regions_table(fitted)}\n")
-    arguments.dataset, arguments.split, arguments.slice, arguments.quality = PAGES, "validation", None, None
-    arguments.shard = None
-    model, selection = _model(arguments), _selection(arguments)
     results = _results(arguments, selection, model)
     names = dict.fromkeys(result.arm for result in results.known.values())
     for name, arm in _scores(selection, results, [parse_arm(name, model.family) for name in names]).items():

@@ -40,8 +40,11 @@ RELATIVE_ATTENTION, PURE_GRADIENT = "vicrop", "vicrop+variant=pure-grad"
 EXAMPLES = 3
 GRADIENT_QUESTIONS = 16
 PANEL_WIDTH, PANEL_HEIGHT, CAPTION, GAP = 300, 400, 64, 16
-LINE = 15
-CHART_WIDTH, CHART_HEIGHT, MARGIN = 640, 360, 56
+LINE, TITLE = 15, 46
+NOTE_CHARACTER = 6
+"""Width of a character of a note, in px, on average."""
+CHART_WIDTH, CHART_HEIGHT, MARGIN = 640, 400, 64
+MARKS = "Boxes: green, the true place; red, the best region; blue, other regions. Tinted red: where the map is high."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,6 +82,13 @@ class Studio:
             with PageSource(document_bytes(example), key[0]) as source:
                 self._pages[key] = source.page(key[1])
         return self._pages[key]
+
+    def facts(self, count: int) -> str:
+        """What a reader must know of a figure: of how many questions it is, of which pages, with which weights."""
+        weights = ", ".join(
+            f"{vlm.identity.name} {vlm.identity.weights_sha256[:DIGITS]} ({vlm.identity.dtype})" for vlm in self.models
+        )
+        return f"n = {count} questions of benchmark {self.selection.sha256[:DIGITS]}; weights: {weights}."
 
     def answer(self, example: Example, arm: str, vlm: Vlm | None = None) -> Answer:
         """An arm's answer about that page."""
@@ -141,7 +151,7 @@ def relative_attention(studio: Studio) -> str:
         ]
         for example in examples
     ]
-    return _sheet("Figure 3. Relative attention against entropy gradient", _how(fits, "only ours is right"), rows)
+    return _sheet(studio, "Figure 3. Relative attention against entropy gradient", _how(fits, "only ours is right"), rows)
 
 
 def _attention_arm(vlm: Vlm) -> str:
@@ -167,7 +177,7 @@ def refinement(studio: Studio) -> str:
         used.add(example.example_id)
         notes.append(f"{label}: {'chosen by results' if fits else 'no such result, another question'}")
         rows.append([_asked(studio, example), *_rounds(studio.answer(example, REFERENCE), example)])
-    return _sheet("Figure 5. Refinement round by round", "; ".join(notes), rows)
+    return _sheet(studio, "Figure 5. Refinement round by round", f"{'; '.join(notes)}.", rows)
 
 
 def _first_hit(row: Row) -> bool:
@@ -188,7 +198,7 @@ def models(studio: Studio) -> str:
         ]
         for example in examples
     ]
-    return _sheet("Figure 6. The entropy's gradient in several models", _how(False, ""), rows)
+    return _sheet(studio, "Figure 6. The entropy's gradient in several models", _how(False, ""), rows)
 
 
 def magnitudes(studio: Studio) -> str:
@@ -197,7 +207,8 @@ def magnitudes(studio: Studio) -> str:
     means = np.array([[_magnitude(studio, example, leaf) for leaf in range(studio.vlm.blocks)] for example in examples])
     lines = {"mean over questions": means.mean(axis=0), "largest of all questions": means.max(axis=0)}
     return _chart(
-        f"Figure 7. Mean gradient norm of a visual token, {len(examples)} questions",
+        "Figure 7. Gradient of the answer's entropy, by the block whose input it is taken at",
+        ("Norm at a visual token, in nats, mean over the page's tokens.", studio.facts(len(examples))),
         "entering block (0: the embeddings)",
         lines,
     )
@@ -223,7 +234,7 @@ def decoding_steps(studio: Studio) -> str:
         + [_mapped(studio, example, arm, f"token {step}") for step, arm in enumerate(arms, start=1)]
         for example in examples
     ]
-    return _sheet("Figure 8. Maps of the answer's first four tokens", _how(False, ""), rows)
+    return _sheet(studio, "Figure 8. Maps of the answer's first four tokens", _how(False, ""), rows)
 
 
 def pure_gradient(studio: Studio) -> str:
@@ -238,7 +249,7 @@ def pure_gradient(studio: Studio) -> str:
         [_asked(studio, example), *(_mapped(studio, example, arm, label) for arm, label in arms.items())]
         for example in examples
     ]
-    return _sheet("Figure 9. Gradient at the pixels and at the embeddings", _how(False, ""), rows)
+    return _sheet(studio, "Figure 9. Gradient at the pixels and at the embeddings", _how(False, ""), rows)
 
 
 def misread(studio: Studio) -> str:
@@ -253,7 +264,7 @@ def misread(studio: Studio) -> str:
             for evidence in answer.evidence
         ]
         rows.append([_asked(studio, example), _map_panel(answer, 0, "first round", _said(answer, example)), *crops])
-    return _sheet("Figure 13. The right place, read wrongly", _how(fits, "hit, and wrong"), rows)
+    return _sheet(studio, "Figure 13. The right place, read wrongly", _how(fits, "hit, and wrong"), rows)
 
 
 FIGURES: Mapping[int, Callable[[Studio], str]] = {
@@ -300,7 +311,8 @@ def _rounds(answer: Answer, example: Example) -> Iterator[Panel]:
     for place, step in enumerate(answer.steps):
         entropy = "" if step.spatial_entropy is None else f", spatial entropy {step.spatial_entropy:.2f}"
         last = place == len(answer.steps) - 1
-        below = f"stop: {step.stop_reason}; {_said(answer, example)}" if last else ""
+        reason = str(step.stop_reason or "").replace("_", " ")
+        below = f"stop: {reason}; {_said(answer, example)}" if last else ""
         yield _map_panel(answer, place, f"round {step.round}{entropy}", below)
 
 
@@ -333,33 +345,53 @@ def _outlined(picture: Image.Image, boxes: Sequence[tuple[Box, tuple[int, int, i
     pen = ImageDraw.Draw(picture)
     for box, colour in reversed(boxes):
         x0, y0, x1, y1 = (edge * scale for edge in box.xyxy)
-        pen.rectangle((x0 - 2, y0 - 2, max(x1, x0) + 1, max(y1, y0) + 1), outline=colour, width=2)
+        right, bottom = min(max(x1, x0) + 1, picture.width - 1), min(max(y1, y0) + 1, picture.height - 1)
+        pen.rectangle((max(x0 - 2, 0), max(y0 - 2, 0), right, bottom), outline=colour, width=2)
     return picture
 
 
-def _sheet(title: str, note: str, rows: Sequence[Sequence[Panel]]) -> str:
+def _sheet(studio: Studio, title: str, note: str, rows: Sequence[Sequence[Panel]]) -> str:
     """Panels in a grid."""
     cols = max(map(len, rows), default=1)
-    width, height = cols * (PANEL_WIDTH + GAP) + GAP, 60 + len(rows) * (PANEL_HEIGHT + CAPTION + GAP)
-    parts = [*_head(width, height, title), f'<text x="{GAP}" y="44" font-size="12" fill="#555">{escape(note)}</text>']
+    width = cols * (PANEL_WIDTH + GAP) + GAP
+    notes = _notes(width, note, MARKS, studio.facts(len(rows)))
+    top = _below(notes)
+    parts = _head(width, top + len(rows) * (PANEL_HEIGHT + CAPTION + GAP), title, notes)
     for row, panels in enumerate(rows):
         for col, panel in enumerate(panels):
-            parts += _placed(panel, GAP + col * (PANEL_WIDTH + GAP), 60 + row * (PANEL_HEIGHT + CAPTION + GAP))
+            parts += _placed(panel, GAP + col * (PANEL_WIDTH + GAP), top + row * (PANEL_HEIGHT + CAPTION + GAP))
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _head(width: int, height: int, title: str) -> list[str]:
+def _notes(width: int, *notes: str) -> list[str]:
+    """Notes in lines that fit."""
+    return [line for note in notes for line in _wrapped(note, (width - 2 * GAP) // NOTE_CHARACTER)]
+
+
+def _below(notes: Sequence[str]) -> int:
+    """Where there is room under the title and its notes."""
+    return TITLE + LINE * len(notes)
+
+
+def _head(width: int, height: int, title: str, notes: Sequence[str]) -> list[str]:
+    below = [
+        f'<text x="{GAP}" y="{44 + LINE * place}" font-size="12" fill="#555">{escape(note)}</text>'
+        for place, note in enumerate(notes)
+    ]
     return [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" font-family="sans-serif">',
         f'<rect width="{width}" height="{height}" fill="white"/>',
         f'<text x="{GAP}" y="24" font-size="16" font-weight="bold">{escape(title)}</text>',
+        *below,
     ]
 
 
 def _placed(panel: Panel, x: int, y: int) -> list[str]:
     data = base64.b64encode(png(panel.picture)).decode()
     width, height = panel.picture.size
-    parts = [f'<image x="{x}" y="{y}" width="{width}" height="{height}" href="data:image/png;base64,{data}"/>']
+    frame = f'x="{x}" y="{y}" width="{width}" height="{height}"'
+    # A frame, since white pages lie on white.
+    parts = [f'<image {frame} href="data:image/png;base64,{data}"/>', f'<rect {frame} fill="none" stroke="#bbb"/>']
     lines = [piece for line in panel.lines if line for piece in _wrapped(line)]
     for place, line in enumerate(lines[: CAPTION // LINE]):
         parts.append(f'<text x="{x}" y="{y + height + LINE * (place + 1)}" font-size="12">{escape(line)}</text>')
@@ -373,22 +405,28 @@ def _wrapped(line: str, width: int = 46) -> list[str]:
 COLOURS = ("#b04a2f", "#2f6fb0", "#3a8a4a", "#8a4a9a")
 
 
-def _chart(title: str, along: str, lines: Mapping[str, np.ndarray]) -> str:
+def _chart(title: str, notes: Sequence[str], along: str, lines: Mapping[str, np.ndarray]) -> str:
     """Lines over whole numbers from 0, the vertical axis from 0."""
     highest = max((float(values.max()) for values in lines.values()), default=0.0) or 1.0
     count = max(len(values) for values in lines.values())
-    across, up = (CHART_WIDTH - 2 * MARGIN) / max(count - 1, 1), (CHART_HEIGHT - 2 * MARGIN) / highest
-    floor = CHART_HEIGHT - MARGIN
-    parts = _head(CHART_WIDTH, CHART_HEIGHT, title)
-    parts.append(f'<line x1="{MARGIN}" x2="{CHART_WIDTH - MARGIN}" y1="{floor}" y2="{floor}" stroke="#999"/>')
+    told = _notes(CHART_WIDTH, *notes)
+    floor, top = CHART_HEIGHT - MARGIN, _below(told) + LINE * len(lines) + GAP
+    across, up = (CHART_WIDTH - 2 * MARGIN) / max(count - 1, 1), (floor - top) / highest
+    parts = _head(CHART_WIDTH, CHART_HEIGHT, title, told)
+    for share in (0.0, 0.5, 1.0):
+        y = floor - up * share * highest
+        parts.append(f'<line x1="{MARGIN}" x2="{CHART_WIDTH - MARGIN}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ccc"/>')
+        label = f"{share * highest:.3g}"
+        parts.append(f'<text x="{MARGIN - 6}" y="{y + 4:.1f}" font-size="12" text-anchor="end">{label}</text>')
     for place in range(count):
         x = MARGIN + across * place
         parts.append(f'<text x="{x:.1f}" y="{floor + 16}" font-size="12" text-anchor="middle">{place}</text>')
     for (name, values), colour, row in zip(lines.items(), COLOURS, range(len(lines)), strict=False):
         points = " ".join(f"{MARGIN + across * place:.1f},{floor - up * value:.1f}" for place, value in enumerate(values))
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        parts.append(f'<text x="{MARGIN}" y="{44 + 15 * row}" font-size="12" fill="{colour}">{escape(name)}</text>')
-    parts.append(f'<text x="{CHART_WIDTH - MARGIN}" y="44" font-size="12" text-anchor="end">0 to {highest:.3g}</text>')
+        parts.append(
+            f'<text x="{MARGIN}" y="{_below(told) + 8 + LINE * row}" font-size="12" fill="{colour}">{escape(name)}</text>'
+        )
     middle = CHART_WIDTH // 2
-    parts.append(f'<text x="{middle}" y="{CHART_HEIGHT - 12}" font-size="12" text-anchor="middle">{escape(along)}</text>')
+    parts.append(f'<text x="{middle}" y="{CHART_HEIGHT - 16}" font-size="12" text-anchor="middle">{escape(along)}</text>')
     return "\n".join([*parts, "</svg>", ""])

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -88,53 +87,20 @@ class Benchmark:
     sha256: str
     items: tuple[Item, ...]
 
-    def select(
-        self, part: str, *, each: int | None = None, quality: str | None = None, limit: int | None = None
-    ) -> Benchmark:
+    def select(self, part: str, ids: Collection[str] | None = None) -> Benchmark:
         """A part of the benchmark.
 
         Args:
             part: ``test`` or ``validation``.
-            each: The first so many questions of every task, wherever they begin.
-            quality: Only this one.
-            limit: The first so many of all, spread over the tasks in turn.
+            ids: Only these questions; all if None.
 
         Raises:
-            UsageError: Nothing is left, or a task has fewer than `each`.
+            UsageError: Nothing is left.
         """
-        items = [item for item in self.items if item.part == part and quality in {None, item.quality}]
-        if each is not None:
-            items = _first_of_each(items, each)
-            short = {task: count for task, count in Counter(item.task for item in items).items() if count < each}
-            if short:
-                raise UsageError(
-                    f"the {part} part of {self.folder} has too few questions for a slice of {each} a task: {short}"
-                )
-        if limit is not None:
-            items = sorted(_in_turn(items)[:limit], key=items.index)
+        items = tuple(item for item in self.items if item.part == part and (ids is None or item.id in ids))
         if not items:
-            raise UsageError(f"{self.folder} has no {quality or ''} questions of the {part} part; build it without --limit")
-        return replace(self, items=tuple(items))
-
-
-def _first_of_each(items: Sequence[Item], each: int) -> list[Item]:
-    counts: Counter[str] = Counter()
-    kept = []
-    for item in items:
-        counts[item.task] += 1
-        if counts[item.task] <= each:
-            kept.append(item)
-    return kept
-
-
-def _in_turn(items: Sequence[Item]) -> list[Item]:
-    """One of each task, then the next of each, and so on."""
-    counts: Counter[str] = Counter()
-    ranked = []
-    for place, item in enumerate(items):
-        counts[item.task] += 1
-        ranked.append((counts[item.task], place))
-    return [items[place] for _, place in sorted(ranked)]
+            raise UsageError(f"{self.folder} has no such questions of the {part} part; build it without --limit")
+        return replace(self, items=items)
 
 
 def read_benchmark(folder: Path = DEFAULT_FOLDER) -> Benchmark:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import groupby
@@ -42,19 +42,30 @@ class Shard:
             raise UsageError(f"--shard {text}: expected i/n with i from 1 to n, such as 2/4")
         return cls(int(number), int(count))
 
-    def holds(self, document: str) -> bool:
-        """Whether a document's questions are in this part; its name alone decides, so parts do not depend on a limit."""
-        return int.from_bytes(hashlib.sha256(document.encode()).digest()[:8], "big") % self.count == self.number - 1
+    def documents(self, questions: Mapping[str, int]) -> set[str]:
+        """The documents of this part, given how many questions there are about each; parts have about as many.
+
+        Names decide between equals, so that machines that want the same questions part them alike. A question that is in
+        two parts, because another limit was wanted, costs time and nothing else.
+        """
+        parts: list[tuple[int, set[str]]] = [(0, set()) for _ in range(self.count)]
+        for name in sorted(questions, key=lambda name: (-questions[name], name)):
+            least = min(range(self.count), key=lambda part: parts[part][0])
+            parts[least] = parts[least][0] + questions[name], parts[least][1] | {name}
+        return parts[self.number - 1][1]
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """Which questions of a dataset's split are wanted; None is all.
 
+    Few questions are about many documents: of each group, one about every document comes before the second about any. Which
+    documents come first is decided by their names, for each group anew, so that the groups' are not all the same.
+
     Attributes:
-        slice_size: So many clean questions, as many of every group, the first of each.
+        slice_size: So many clean questions, as many of every group.
         quality: Only documents of this scan quality (the pages benchmark).
-        limit: The first so many, one of each group in turn; all rotations of a question's options count as one.
+        limit: So many, one of each group in turn; all rotations of a question's options count as one.
         shard: Only this part of the documents.
     """
 
@@ -142,18 +153,20 @@ def _chosen(folder: Path, examples: Sequence[Example], wanted: Wanted) -> list[E
     quality = SLICE_QUALITY if wanted.slice_size is not None else wanted.quality
     chosen = [example for example in examples if quality in {None, example.metadata.get("quality")}]
     if wanted.slice_size is not None:
-        chosen = _slice(chosen, wanted.slice_size)
+        chosen = _slice(folder, chosen, wanted.slice_size)
     if wanted.limit is not None:
-        chosen = _first_in_turn(chosen, wanted.limit)
+        chosen = _first_in_turn(folder, chosen, wanted.limit)
     if wanted.shard is not None:
         # By names inside the dataset, so that machines with other folders part it alike.
-        chosen = [example for example in chosen if wanted.shard.holds(name_inside(folder, example))]
+        questions = Counter(name_inside(folder, example) for example in chosen)
+        part = wanted.shard.documents(questions)
+        chosen = [example for example in chosen if name_inside(folder, example) in part]
     return chosen
 
 
-def _slice(examples: Sequence[Example], size: int) -> list[Example]:
-    """The first of every group, as many of each."""
-    numbers = _numbers(examples)
+def _slice(folder: Path, examples: Sequence[Example], size: int) -> list[Example]:
+    """As many of every group."""
+    numbers = _numbers(folder, examples)
     groups = Counter(group for group, _ in numbers.values())
     each, rest = divmod(size, max(len(groups), 1))
     if rest or not each:
@@ -164,22 +177,28 @@ def _slice(examples: Sequence[Example], size: int) -> list[Example]:
     return [example for example in examples if numbers[example.unit][1] <= each]
 
 
-def _first_in_turn(examples: Sequence[Example], limit: int) -> list[Example]:
+def _first_in_turn(folder: Path, examples: Sequence[Example], limit: int) -> list[Example]:
     """The first of each group, then the second of each, and so on up to the limit; in the dataset's order."""
-    numbers = _numbers(examples)
+    numbers = _numbers(folder, examples)
     kept = set(sorted(numbers, key=lambda unit: numbers[unit][1])[:limit])
     return [example for example in examples if example.unit in kept]
 
 
-def _numbers(examples: Sequence[Example]) -> dict[str, tuple[str, int]]:
-    """Each question's group and its number there, from 1, by unit: the rotations of a question are one."""
-    counts: Counter[str] = Counter()
-    numbers: dict[str, tuple[str, int]] = {}
+def _numbers(folder: Path, examples: Sequence[Example]) -> dict[str, tuple[str, int]]:
+    """Each question's group and its number there, from 1, by unit (the rotations of a question are one); see `Wanted`."""
+    units = {example.unit: example for example in reversed(examples)}  # a unit's first turn stands for it
+    asked: Counter[tuple[str, str]] = Counter()
+    ranked: dict[str, list[tuple[int, str, str]]] = {}
     for example in examples:
-        if example.unit not in numbers:
-            counts[example.group] += 1
-            numbers[example.unit] = example.group, counts[example.group]
-    return numbers
+        if units[example.unit] is example:
+            document = name_inside(folder, example)
+            asked[example.group, document] += 1
+            shuffled = hashlib.sha256(f"{example.group}/{document}".encode()).hexdigest()
+            ranked.setdefault(example.group, []).append((asked[example.group, document], shuffled, example.unit))
+    numbers = {
+        unit: (group, number) for group, found in ranked.items() for number, (*_, unit) in enumerate(sorted(found), start=1)
+    }
+    return {example.unit: numbers[example.unit] for example in examples}
 
 
 def document_name(example: Example) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -19,24 +18,14 @@ from pipeline.methods.spot_e.reward import token_entropies
 from pipeline.presets import method_config
 from pipeline.records import Page, Question
 from pipeline.vlms.base import Prompt
-from pipeline.vlms.loading import load_vlm
-from tests.fakes import encoded, make_page, one_thread
-from tests.tiny_models import FAMILIES, build, noise
+from tests.fakes import encoded, make_page
+from tests.tiny_models import noise
 
 TOTAL, DATE = Question("total", "What is the total?"), Question("date", "Which date?")
 SMALL = {"action_cells": "4", "crop_grid": "2", "steps": "2", "group": "3", "extra_samples": "1", "max_new_tokens": "6"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def vlm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp(request.param)
-    return load_vlm(str(build(request.param, folder)), device="cpu", dtype="float32")
+pytestmark = pytest.mark.usefixtures("thread")
 
 
 @pytest.fixture

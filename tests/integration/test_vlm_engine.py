@@ -21,18 +21,7 @@ from tests.tiny_models import FAMILIES, build, noise
 TOLERANCE = {"rtol": 1e-4, "atol": 2e-5}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Tiny matrices are faster on one core than shared over many."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def vlm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return load_vlm(str(build(request.param, tmp_path_factory.mktemp(request.param))), device="cpu")
+pytestmark = pytest.mark.usefixtures("thread")
 
 
 @pytest.fixture

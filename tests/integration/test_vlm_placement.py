@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,24 +11,12 @@ from PIL import Image
 
 from pipeline.geometry import Box, CellBox, PatchGrid, cells_to_view
 from pipeline.vlms.base import TokenLayer
-from pipeline.vlms.loading import load_vlm
-from tests.tiny_models import FAMILIES, build, noise
+from tests.tiny_models import noise
 
 SHAPES = {"square": (168, 168), "tall": (100, 300), "wide": (300, 90), "odd": (211, 157)}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Tiny matrices are faster on one core than shared over many."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def vlm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return load_vlm(str(build(request.param, tmp_path_factory.mktemp(request.param))), device="cpu")
+pytestmark = pytest.mark.usefixtures("thread")
 
 
 def cell_box(grid: PatchGrid, row: int, col: int, size: tuple[int, int]) -> Box | None:

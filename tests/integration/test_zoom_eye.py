@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,24 +21,14 @@ from pipeline.methods.zoom_eye.asking import YesNo
 from pipeline.presets import method_config
 from pipeline.records import Page, Question, StopReason
 from pipeline.vlms.base import Prompt
-from pipeline.vlms.loading import load_vlm
-from tests.fakes import coordinate_page, make_page, one_thread
-from tests.tiny_models import FAMILIES, build, noise
+from tests.fakes import coordinate_page, make_page
+from tests.tiny_models import build, noise
 from tests.yes_no_vlm import Asked, YesNoVlm
 
 QUESTIONS = [Question("total", "Total?"), Question("date", "Date?")]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def vlm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp(request.param)
-    return load_vlm(str(build(request.param, folder)), device="cpu", dtype="float32")
+pytestmark = pytest.mark.usefixtures("thread")
 
 
 @pytest.fixture

@@ -109,15 +109,11 @@ class TestBenchmark:
 
     def test_selections(self, benchmark: Benchmark) -> None:
         assert [item.task for item in benchmark.select("test").items] == ["field", "not-found", "field", "pages"]
-        assert len(benchmark.select("test", each=1).items) == 3
-        assert [item.quality for item in benchmark.select("test", quality="poor").items] == ["poor"]
-        # A limit takes one of each task before the second of any.
-        assert [item.task for item in benchmark.select("test", limit=3).items] == ["field", "not-found", "pages"]
-        assert benchmark.select("test", limit=1).sha256 == benchmark.sha256
-        with pytest.raises(UsageError, match="too few questions for a slice of 2"):
-            benchmark.select("test", each=2)
-        with pytest.raises(UsageError, match="no fair questions"):
-            benchmark.select("test", quality="fair")
+        (one,) = benchmark.select("test", {"test/field/poor/02", "validation/cell/clean/01"}).items
+        assert one.quality == "poor"
+        assert benchmark.select("validation").sha256 == benchmark.sha256
+        with pytest.raises(UsageError, match="no such questions of the test part"):
+            benchmark.select("test", {"validation/cell/clean/01"})
 
 
 class TestArms:
@@ -198,6 +194,30 @@ class TestSelection:
         assert sorted(ids) == sorted(example.example_id for example in selection(folder).examples)
         documents = [{document_name(example) for example in part.examples} for part in parts]
         assert sum(map(len, documents)) == 3
+
+    def test_shards_have_about_as_many_questions(self) -> None:
+        questions = {"a": 4, "b": 3, "c": 2, "d": 2, "e": 1}
+        parts = [Shard(number, 2).documents(questions) for number in (1, 2)]
+        assert parts == [{"a", "d"}, {"b", "c", "e"}]
+        assert Shard(3, 3).documents({"a": 1}) == set()
+
+    def test_a_few_questions_are_about_many_documents(self, tmp_path: Path) -> None:
+        records = []
+        for document in range(4):
+            drawing(document).save(tmp_path / f"{document}.png")
+            for number in range(3):
+                records += [
+                    record(number, task, f"{document}.png", id=f"test/{task}/clean/{document}-{number}")
+                    for task in ("field", "cell")
+                ]
+        (tmp_path / "questions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in records))
+        for wanted in ({"limit": 8}, {"slice_size": 8}):
+            examples = selection(tmp_path, **wanted).examples
+            for task in ("field", "cell"):
+                assert len({document_name(one) for one in examples if one.group == task}) == 4
+        order = [[one.example_id for one in selection(tmp_path, limit=limit).examples] for limit in (2, 4, 8)]
+        assert set(order[0]) < set(order[1]) < set(order[2])  # a larger limit goes on where a smaller one stopped
+        assert order[2] == [str(line["id"]) for line in records if line["id"] in order[2]]  # in the dataset's order
 
     def test_a_limit_counts_questions_and_cuts_no_rotations(self, tmp_path: Path) -> None:
         folder = build("mmbench-circular", tmp_path / "data")
