@@ -12,6 +12,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -41,6 +42,8 @@ EXAMPLES = 3
 GRADIENT_QUESTIONS = 16
 PANEL_WIDTH, PANEL_HEIGHT, CAPTION, GAP = 300, 400, 64, 16
 LINE, TITLE = 15, 46
+SAID = 60
+"""Characters of an answer that are shown."""
 NOTE_CHARACTER = 6
 """Width of a character of a note, in px, on average."""
 CHART_WIDTH, CHART_HEIGHT, MARGIN = 640, 400, 64
@@ -86,7 +89,8 @@ class Studio:
     def facts(self, count: int) -> str:
         """What a reader must know of a figure: of how many questions it is, of which pages, with which weights."""
         weights = ", ".join(
-            f"{vlm.identity.name} {vlm.identity.weights_sha256[:DIGITS]} ({vlm.identity.dtype})" for vlm in self.models
+            f"{Path(vlm.identity.name).name} {vlm.identity.weights_sha256[:DIGITS]} ({vlm.identity.dtype})"
+            for vlm in self.models
         )
         return f"n = {count} questions of benchmark {self.selection.sha256[:DIGITS]}; weights: {weights}."
 
@@ -176,7 +180,7 @@ def refinement(studio: Studio) -> str:
         example = next((one for one in examples if one.example_id not in used), examples[0])
         used.add(example.example_id)
         notes.append(f"{label}: {'chosen by results' if fits else 'no such result, another question'}")
-        rows.append([_asked(studio, example), *_rounds(studio.answer(example, REFERENCE), example)])
+        rows.append([_asked(studio, example), *_rounds(studio.answer(example, REFERENCE))])
     return _sheet(studio, "Figure 5. Refinement round by round", f"{'; '.join(notes)}.", rows)
 
 
@@ -192,7 +196,7 @@ def models(studio: Studio) -> str:
         [
             _asked(studio, example),
             *(
-                _mapped(studio, example, REFERENCE, f"{vlm.identity.name} {vlm.identity.weights_sha256[:8]}", vlm)
+                _mapped(studio, example, REFERENCE, f"{Path(vlm.identity.name).name} {vlm.identity.weights_sha256[:8]}", vlm)
                 for vlm in studio.models
             ),
         ]
@@ -263,7 +267,7 @@ def misread(studio: Studio) -> str:
             Panel(_fitted(studio.page(example).image.crop(evidence.box.xyxy)), (f"crop {evidence.rank}",))
             for evidence in answer.evidence
         ]
-        rows.append([_asked(studio, example), _map_panel(answer, 0, "first round", _said(answer, example)), *crops])
+        rows.append([_asked(studio, example), _map_panel(answer, 0, "first round", _said(answer)), *crops])
     return _sheet(studio, "Figure 13. The right place, read wrongly", _how(fits, "hit, and wrong"), rows)
 
 
@@ -295,7 +299,7 @@ def _asked(studio: Studio, example: Example) -> Panel:
 def _mapped(studio: Studio, example: Example, arm: str, label: str, vlm: Vlm | None = None) -> Panel:
     """The first round's map of an arm with the regions found in it, and the arm's answer."""
     answer = studio.answer(example, arm, vlm)
-    return _map_panel(answer, 0, label, _said(answer, example)) if answer.steps else _failed(studio, example, label, answer)
+    return _map_panel(answer, 0, label, _said(answer)) if answer.steps else _failed(studio, example, label, answer)
 
 
 def _failed(studio: Studio, example: Example, label: str, answer: Answer) -> Panel:
@@ -303,16 +307,17 @@ def _failed(studio: Studio, example: Example, label: str, answer: Answer) -> Pan
     return Panel(_boxed(studio.page(example).image, []), (label, reason))
 
 
-def _said(answer: Answer, example: Example) -> str:
-    return f"says: {'not found' if answer.not_found else answer.text or (answer.failure.code if answer.failure else '')}"
+def _said(answer: Answer) -> str:
+    text = "not found" if answer.not_found else answer.text or (answer.failure.code if answer.failure else "")
+    return f"says: {text if len(text) <= SAID else text[:SAID] + '…'}"
 
 
-def _rounds(answer: Answer, example: Example) -> Iterator[Panel]:
+def _rounds(answer: Answer) -> Iterator[Panel]:
     for place, step in enumerate(answer.steps):
         entropy = "" if step.spatial_entropy is None else f", spatial entropy {step.spatial_entropy:.2f}"
         last = place == len(answer.steps) - 1
         reason = str(step.stop_reason or "").replace("_", " ")
-        below = f"stop: {reason}; {_said(answer, example)}" if last else ""
+        below = f"stop: {reason}; {_said(answer)}" if last else ""
         yield _map_panel(answer, place, f"round {step.round}{entropy}", below)
 
 
@@ -398,7 +403,7 @@ def _placed(panel: Panel, x: int, y: int) -> list[str]:
     return parts
 
 
-def _wrapped(line: str, width: int = 46) -> list[str]:
+def _wrapped(line: str, width: int = 42) -> list[str]:
     return textwrap.wrap(line, width) or [""]
 
 
