@@ -82,6 +82,10 @@ DOCUMENTS: dict[str, tuple[str, ...]] = {
     "school report": ("name", "date of birth", "course", "grade", "date", "signed by"),
     "prescription": ("patient", "date of birth", "doctor", "dose", "date", "quantity", "phone"),
     "admission form": ("patient", "first name", "date of birth", "address", "city", "phone", "contact", "date", "signed by"),
+    "job sheet": ("order number", "date", "customer", "address", "phone", "start date", "end date", "signed by"),
+    "rental agreement": ("name", "address", "rent", "deposit", "start date", "end date", "iban", "signed by"),
+    "cash voucher": ("reference", "date", "name", "total", "project", "cashier", "signed by"),
+    "tax return": ("name", "date of birth", "address", "tax", "salary", "employer", "iban", "reference"),
     "price list": ("date", "start date", "contact", "phone", "email"),
 }  # fmt: skip
 """Document kinds. Those whose name `is_held_out` are never trained on."""

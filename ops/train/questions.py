@@ -147,7 +147,7 @@ CHECK_FRAMES = (
 )  # fmt: skip
 PRESENCE_FRAMES = (
     "Does the page give the {label}?", "Is there a {label} on the page?", "Does the document state the {label}?", "Is the {label} given?",
-    "Is a {label} mentioned?", "Does it say what the {label} is?", "Can the {label} be found here?", "Is there any {label}?",
+    "Is a {label} mentioned?", "Does it say what the {label} is?", "Can the {label} be found here?", "Is there any {label}?", "Can I see the {label} here?",
 )  # fmt: skip
 REVERSE_FRAMES = (
     "What is {value}?", "Which label has the value {value}?", "What does \"{value}\" stand for?", "Which field contains {value}?",
@@ -173,8 +173,10 @@ IS_IT_FRAMES = (
     "Is the {first} {word} than the {second}?",
     "Is {first} {word} than {second}?",
     "Would you say that the {first} is {word} than the {second}?",
+    "Is the value of {first} {word} than that of {second}?",
+    "Is it true that {first} is {word} than {second}?",
 )
-LAST_FRAMES = ("What is the {title} in the last row?", "What is the last {title} in the table?")
+LAST_FRAMES = ("What is the {title} in the last row?", "What is the last {title} in the table?", "Which {title} is last?")
 FIRST_FRAMES = ("What is the {title} in the first row?", "What is the first {title} in the table?")
 
 
