@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -27,7 +27,7 @@ from pipeline.evaluation.datasets import Example
 from pipeline.evaluation.html import FIRST, OTHER, TRUTH
 from pipeline.evaluation.report import LARGE, Row
 from pipeline.evaluation.results import DIGITS, Result
-from pipeline.evaluation.selection import Selection, document_bytes, document_name, png
+from pipeline.evaluation.selection import Selection, document_bytes, document_name, in_turn, png
 from pipeline.evaluation.tables import prompt_of
 from pipeline.geometry import Box
 from pipeline.methods.base import prompt_text
@@ -39,7 +39,7 @@ from pipeline.vlms.base import Prompt, Vlm
 
 RELATIVE_ATTENTION, PURE_GRADIENT = "vicrop", "vicrop+variant=pure-grad"
 EXAMPLES = 3
-GRADIENT_QUESTIONS = 16
+GRADIENT_QUESTIONS = 8
 PANEL_WIDTH, PANEL_HEIGHT, CAPTION, GAP = 300, 400, 64, 16
 LINE, TITLE = 15, 46
 SAID = 60
@@ -121,16 +121,7 @@ class Studio:
         if not located:
             raise UsageError(f"{self.selection.dataset.folder}: no question has a true box to draw")
         found = [example for example in located if fits(example.example_id)]
-        return _spread(found or located)[:count], bool(found)
-
-
-def _spread(examples: Iterable[Example]) -> list[Example]:
-    seen: dict[str, int] = {}
-    ranked = []
-    for place, example in enumerate(examples):
-        seen[example.group] = seen.get(example.group, 0) + 1
-        ranked.append((seen[example.group], place, example))
-    return [example for _, _, example in sorted(ranked, key=lambda entry: entry[:2])]
+        return in_turn(self.selection.dataset.folder, found or located)[:count], bool(found)
 
 
 def figure(number: int, studio: Studio) -> str:
@@ -207,7 +198,7 @@ def models(studio: Studio) -> str:
 
 def magnitudes(studio: Studio) -> str:
     """Figure 7: how large the gradient is at the visual tokens' states entering each block."""
-    examples = _spread(studio.selection.examples)[:GRADIENT_QUESTIONS]
+    examples = in_turn(studio.selection.dataset.folder, studio.selection.examples)[:GRADIENT_QUESTIONS]
     means = np.array([[_magnitude(studio, example, leaf) for leaf in range(studio.vlm.blocks)] for example in examples])
     lines = {"mean over questions": means.mean(axis=0), "largest of all questions": means.max(axis=0)}
     return _chart(

@@ -178,10 +178,15 @@ def _slice(folder: Path, examples: Sequence[Example], size: int) -> list[Example
 
 
 def _first_in_turn(folder: Path, examples: Sequence[Example], limit: int) -> list[Example]:
-    """The first of each group, then the second of each, and so on up to the limit; in the dataset's order."""
-    numbers = _numbers(folder, examples)
-    kept = set(sorted(numbers, key=lambda unit: numbers[unit][1])[:limit])
+    """The first so many in turn, in the dataset's order."""
+    kept = set(list(dict.fromkeys(example.unit for example in in_turn(folder, examples)))[:limit])
     return [example for example in examples if example.unit in kept]
+
+
+def in_turn(folder: Path, examples: Sequence[Example]) -> list[Example]:
+    """The first of each group, then the second of each, and so on; see `Wanted`."""
+    numbers = _numbers(folder, examples)
+    return sorted(examples, key=lambda example: numbers[example.unit][1])
 
 
 def _numbers(folder: Path, examples: Sequence[Example]) -> dict[str, tuple[str, int]]:

@@ -197,12 +197,14 @@ QUANTITIES: dict[str, Callable[[Scores], Interval | None]] = {
     "tokens": _mean(lambda row: row.result.usage.visual_tokens),
 }
 """What a column can hold, and `GAIN`; scores and shares in percent."""
+COSTS = frozenset({"seconds", "forwards", "backwards", "tokens"})
+"""Of these, which hardly vary, no interval is printed."""
 GAIN = "gain"
 """Score over plain's, paired, on the questions that both answered."""
 
 
 def _gain(ours: Scores, plain: Scores) -> Interval | None:
-    found = difference(ours, plain)
+    found = difference(ours, plain) if ours.rows != plain.rows else None
     return _scaled(found.difference) if found else None
 
 
@@ -221,10 +223,10 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """A figure and over how many questions it is."""
+    """A figure as it is printed, and over how many questions it is."""
 
     count: int
-    value: Interval | None
+    text: str
 
 
 class _Known:
@@ -265,7 +267,14 @@ def _measure(column: Column, rows: Sequence[Row], plain: Scores) -> _Measured | 
     if not rows:
         return None
     scores = Scores(rows)
-    return _Measured(len(rows), _gain(scores, plain) if column.quantity == GAIN else QUANTITIES[column.quantity](scores))
+    found = _gain(scores, plain) if column.quantity == GAIN else QUANTITIES[column.quantity](scores)
+    return _Measured(len(rows), _text(found, bare=column.quantity in COSTS))
+
+
+def _text(found: Interval | None, *, bare: bool) -> str:
+    if found is None:
+        return ""
+    return _short(found.value) if bare else f"{_short(found.value)} [{_short(found.low)}, {_short(found.high)}]"
 
 
 def render(wanted: PaperTable, results: Iterable[Result], preset: str | None = None) -> str:
@@ -329,12 +338,11 @@ def _label(line: TableRow, model: Model | None) -> str:
 def _cells(line: TableRow, found: Sequence[_Measured | None]) -> list[str]:
     figures = [*line.figures, *([None] * (len(found) - len(line.figures)))]
     counts = sorted({one.count for one in found if one})
-    cells = [_cell(figure, one.value if one else None) for figure, one in zip(figures, found, strict=True)]
+    cells = [_cell(figure, one.text if one else "") for figure, one in zip(figures, found, strict=True)]
     return [*cells, " ".join(map(str, counts))]
 
 
-def _cell(figure: float | None, found: Interval | None) -> str:
-    ours = f"{_short(found.value)} [{_short(found.low)}, {_short(found.high)}]" if found else ""
+def _cell(figure: float | None, ours: str) -> str:
     if figure is None:
         return ours
     return f"{figure:g} / {ours}" if ours else f"{figure:g}"

@@ -132,7 +132,9 @@ def test_a_table_of_methods_shows_each_on_all_its_questions_and_its_gain_on_thos
     )
     assert [line[-1].removesuffix(" |") for line in (plain, ours, spot_e)] == ["8", "8", "2"]
     assert [line[2].split()[0] for line in (plain, ours, spot_e)] == ["25.0", "50.0", "50.0"]
-    assert [line[3].split()[0] for line in (plain, ours, spot_e)] == ["0.00", "25.0", "-50.0"]
+    assert [line[3].split()[0] for line in (ours, spot_e)] == ["25.0", "-50.0"]
+    assert plain[3] == ""
+    assert plain[9] == "3.00"  # forward passes, without an interval
 
 
 def test_a_table_is_filled_when_half_of_its_lines_are() -> None:
