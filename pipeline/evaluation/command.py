@@ -91,13 +91,13 @@ def add_parsers(commands: Any) -> None:
     ablations.add_argument("--preset", metavar="NAME", default=argparse.SUPPRESS, help="of those methods that have it")
     ablations.add_argument("--only", action="append", default=[], metavar="NAME", help="repeatable: a table's name")
     ablations.add_argument("--slice", type=int, metavar="N", default=200, help="so many clean questions (default: 200)")
-    ablations.add_argument("--limit", type=int, metavar="N", help="the first N of them, spread over the tasks")
-    ablations.add_argument("--shard", metavar="I/N", help="only the I-th of N parts of the documents")
+    ablations.add_argument("--limit", type=int, metavar="N", help="N of them, spread over tasks and documents")
+    ablations.add_argument("--shard", metavar="I/N", help="only the I-th of N parts of the documents, of about equal size")
     ablations.add_argument("--report", action="store_true", help="compute nothing, print the tables of what is there")
     ablations.set_defaults(handler=_alone(run_ablations), dataset=PAGES, split="test", quality=None)
     fit = _verb(verbs, "fit", "choose parameters on the validation part of the pages benchmark")
     _add_data(fit, "default: .bench/pages")
-    fit.add_argument("--limit", type=int, metavar="N", help="the first N questions, spread over the tasks")
+    fit.add_argument("--limit", type=int, metavar="N", help="N questions, spread over tasks and documents")
     fit.add_argument("--leaf", action="append", type=int, metavar="M", help=f"repeatable (default: {LEAVES})")
     fit.add_argument(
         "--objective",
@@ -140,8 +140,8 @@ def _add_dataset(verbs: Any, name: str) -> None:
     parser.add_argument("--split", metavar="NAME", help="of the release's splits")
     parser.add_argument("--slice", type=int, metavar="N", help="N questions, as many of each group; of pages the clean ones")
     parser.add_argument("--quality", choices=("clean", "fair", "poor"), help="only pages of this quality")
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N questions, spread over the groups")
-    parser.add_argument("--shard", metavar="I/N", help="only the I-th of N parts of the documents")
+    parser.add_argument("--limit", type=int, metavar="N", help="N questions, spread over groups and documents")
+    parser.add_argument("--shard", metavar="I/N", help="only the I-th of N parts of the documents, of about equal size")
     parser.add_argument(
         "--method", action="append", default=[], metavar="NAME", help="repeatable: plain, entropy-gradient, …"
     )
