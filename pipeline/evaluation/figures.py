@@ -202,8 +202,8 @@ def magnitudes(studio: Studio) -> str:
     means = np.array([[_magnitude(studio, example, leaf) for leaf in range(studio.vlm.blocks)] for example in examples])
     lines = {"mean over questions": means.mean(axis=0), "largest of all questions": means.max(axis=0)}
     return _chart(
-        "Figure 7. Gradient of the answer's entropy, by the block whose input it is taken at",
-        ("Norm at a visual token, in nats, mean over the page's tokens.", studio.facts(len(examples))),
+        "Figure 7. The entropy's gradient at the states that enter each block",
+        ("Norm at a visual token, in nats per unit of its state; mean over the page's tokens.", studio.facts(len(examples))),
         "entering block (0: the embeddings)",
         lines,
     )

@@ -143,7 +143,9 @@ def test_figures_are_whole_in_themselves(number: int, evaluate: Callable[..., st
     images = [one for one in drawing.iter() if one.tag.endswith("image")]
     assert all(image.attrib["href"].startswith("data:image/png;base64,") for image in images)
     assert images or number == 7
-    assert f"Figure {number}. " in "".join(drawing.itertext())
+    told = " ".join(" ".join(drawing.itertext()).split())
+    assert f"Figure {number}. " in told
+    assert re.search(r"n = \d+ questions of benchmark [0-9a-f]{16}; weights: \S+ [0-9a-f]{16} \(float32\)\.", told)
     assert "expected one of 3, 5" in evaluate("--figure", "4", code=2)
 
 
