@@ -94,6 +94,8 @@ def start_redis(port: int) -> None:
     durable = ["--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--maxmemory-policy", "noeviction"]
     start("redis", [program("redis-server"), *options, *durable])
     wait_for(lambda: listens(port), "redis")
+    if not alive(load()["processes"]["redis"]):
+        raise SystemExit(f"ops/local: something else listens on port {port}; see .local/redis.log")
 
 
 def start_postgres(port: int) -> None:

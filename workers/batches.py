@@ -212,6 +212,7 @@ def retry(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments)
     with Store.open(settings.db_url) as store:
         count = store.retry(arguments.batch)
-    print(f"exhibit: {count} jobs wait again", file=sys.stderr)
+    hint = "" if count else "; documents that could not be read are read again by `exhibit submit`"
+    print(f"exhibit: {count} jobs wait again{hint}", file=sys.stderr)
     _dispatch(settings)
     return 0

@@ -51,19 +51,20 @@ RESTARTS = Counter(
 AUDIT_FAILURES = Counter(
     "exhibit_audit_verify_failures_total", "What scheduled audits have found altered.", registry=REGISTRY
 )
-BUILD = Gauge("exhibit_build_info", "What runs.", ["version", "sqlite_version"], registry=REGISTRY)
+BUILD = Gauge("exhibit_build_info", "What runs.", ["version", "model_rev", "sqlite_version"], registry=REGISTRY)
 
 
-def serve(port: int | None, restarts: Mapping[str, int]) -> None:
+def serve(port: int | None, restarts: Mapping[str, int], model: str = "") -> None:
     """Serve the counters from a thread; once per process.
 
     Args:
         port: Where; None serves none.
+        model: Key of the model served, with its revision or its weights' digest; empty for chores.
         restarts: How often, and why, this process's predecessors were replaced.
     """
     for reason, count in restarts.items():
         RESTARTS.labels(reason).inc(count)
-    BUILD.labels(importlib.metadata.version("exhibit"), sqlite3.sqlite_version).set(1)
+    BUILD.labels(importlib.metadata.version("exhibit"), model, sqlite3.sqlite_version).set(1)
     if port is not None:
         start_http_server(port, registry=REGISTRY)
 

@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from pipeline.cli.tables import printable
 from pipeline.errors import DocumentCorrupt, ExhibitError, InboxMissing, StoreUnavailable, UsageError
 from pipeline.export import export_records
 from pipeline.export.files import binary_output
@@ -296,16 +297,20 @@ def mail(summary: Mapping[str, Any], text_of: Callable[[str], str]) -> str:
         return "\n".join(lines) + "\n"
     answers, failures, changed = summary["answers"], summary["failures"], summary["changed"]
     counts = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in answers.items() if count) or "nothing new"
-    lines = [f"Subject: Exhibit {summary['schedule']}: {counts} ({when})", ""]
-    lines.append(f"{summary['documents']} new documents. {counts}.")
+    told = f"{counts}, {len(changed)} changed" if changed else counts
+    lines = [f"Subject: Exhibit {summary['schedule']}: {told} ({when})", ""]
+    number = summary["documents"]
+    lines.append(f"{number} new document{'s' * (number != 1)}: {counts}." if number else "No new documents.")
     if summary["missed"]:
         lines.append(f"{summary['missed']} earlier firings were missed; this one has taken what they would have taken.")
     if failures:
-        lines += ["", "Failed:", *(f"  {item['document']}  {item['question_id']}  {item['code']}" for item in failures)]
+        lines += ["", "Failed:"]
+        lines += [f"  {printable(item['document'])}  {printable(item['question_id'])}  {item['code']}" for item in failures]
     if changed:
         lines += ["", "Changed:"]
         lines += [
-            f"  {item['document']}  {item['question_id']}: {text_of(item['before_id'])} -> {text_of(item['answer_id'])}"
+            f"  {printable(item['document'])}  {printable(item['question_id'])}: "
+            f"{printable(text_of(item['before_id']))} -> {printable(text_of(item['answer_id']))}"
             for item in changed
         ]
     if "batch_id" in summary:

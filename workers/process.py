@@ -75,9 +75,9 @@ def run(job: Job) -> int:
     heartbeat.start()
     app = create_app(job.settings.redis_url)
     prepare = {"answer": _prepare_answers, "chores": _prepare_chores}[job.queue]
-    queue, close = prepare(app, job.settings, heartbeat)
+    queue, model, close = prepare(app, job.settings, heartbeat)
     metrics.REGISTRY.register(metrics.DiskCollector(job.settings.db_url))
-    metrics.serve(job.settings.metrics_port, job.restarts)
+    metrics.serve(job.settings.metrics_port, job.restarts, model)
     try:
         return serve(app, queue)
     finally:
@@ -114,7 +114,7 @@ def _silence(**_: Any) -> None:
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
-def _prepare_answers(app: Celery, settings: Settings, heartbeat: Heartbeat) -> tuple[str, Callable[[], None]]:
+def _prepare_answers(app: Celery, settings: Settings, heartbeat: Heartbeat) -> tuple[str, str, Callable[[], None]]:
     from pipeline.cli.options import read_password
     from pipeline.store import Store
     from pipeline.store.operations import Operations
@@ -149,23 +149,23 @@ def _prepare_answers(app: Celery, settings: Settings, heartbeat: Heartbeat) -> t
         operations.close()
 
     log.info("model loaded", extra={"model": model_key, "worker": worker.name})
-    return answer_queue(model_key), close
+    return answer_queue(model_key), model_key, close
 
 
-def _prepare_chores(app: Celery, settings: Settings, heartbeat: Heartbeat) -> tuple[str, Callable[[], None]]:
+def _prepare_chores(app: Celery, settings: Settings, heartbeat: Heartbeat) -> tuple[str, str, Callable[[], None]]:
     from pipeline.store import Store
     from pipeline.store.operations import Operations
     from pipeline.store.schedules import Schedules
     from pipeline.work import worker_name
     from workers.nightly import Nightly
     from workers.presence import Presence
-    from workers.tasks import Chores, add_chores_task
+    from workers.tasks import Chores, Sweep, add_chores_task
 
     store, operations = Store.open(settings.db_url), Operations.open(settings.db_url)
     schedules = Schedules.open(settings.db_url)
     nightly = Nightly(store, schedules, settings)
     bell = Bell(app, settings.redis_url)
-    add_chores_task(app, Chores(store, operations, bell, heartbeat, [nightly]))
+    add_chores_task(app, Chores(store, operations, bell, heartbeat, [nightly, Sweep(operations)]))
     Presence(operations, (worker_name(), "chores", None), heartbeat, bell).start()
     metrics.REGISTRY.register(metrics.DatabaseCollector(operations))
 
@@ -174,7 +174,7 @@ def _prepare_chores(app: Celery, settings: Settings, heartbeat: Heartbeat) -> tu
         for door in (store, operations, schedules):
             door.close()
 
-    return CHORES_QUEUE, close
+    return CHORES_QUEUE, "", close
 
 
 if __name__ == "__main__":

@@ -89,8 +89,11 @@ def show(arguments: argparse.Namespace) -> int:
 
     url = settings_of(arguments).db_url
     with Schedules.open(url) as schedules, Store.open(url) as store:
-        summaries = [run.summary for run in schedules.runs(arguments.name) if run.summary is not None]
+        runs = schedules.runs(arguments.name)
+        summaries = [run.summary for run in runs if run.summary is not None]
         if not summaries:
+            if not runs and arguments.name not in {schedule.name for schedule in schedules.all()}:
+                raise UsageError(f"no schedule {arguments.name}; `exhibit schedule list` lists them")
             raise UsageError(f"schedule {arguments.name} has no finished run yet")
         if arguments.json:
             for summary in reversed(summaries):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 
 from celery import Celery
@@ -50,6 +51,30 @@ def guarded(act: Callable[[], None]) -> None:
     except Exception:  # noqa: BLE001
         # The one place: jobs have been failed or given back, and the worker goes on with others.
         log.exception("turn failed")
+
+
+class Sweep:
+    """Deletes bytes that nothing has referred to for a day, as a submission leaves them that died before its batch."""
+
+    LOOK_S = 3600.0
+    KEEP_S = 86_400.0
+    """Longer than any submission takes from its first document's bytes to its batch."""
+
+    def __init__(self, operations: Operations, now: Callable[[], float] = time.monotonic) -> None:
+        self._operations, self._now = operations, now
+        self._since: dict[str, float] = {}
+        self._next = now()
+
+    def __call__(self) -> None:
+        """Look, at most once an hour. What this process has not seen for a day stays: it begins anew with each."""
+        now = self._now()
+        if now < self._next:
+            return
+        self._next = now + self.LOOK_S
+        self._since = {digest: self._since.get(digest, now) for digest in self._operations.orphans()}
+        old = [digest for digest, since in self._since.items() if now - since >= self.KEEP_S]
+        if old:
+            log.info("orphans deleted", extra={"count": self._operations.delete_orphans(old)})
 
 
 class Chores:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from sqlalchemy import Connection, Table, select
+from sqlalchemy import ColumnElement, Connection, Table, exists, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pipeline.errors import UsageError
-from pipeline.store.tables import Base, BlobRow
+from pipeline.store.tables import Base, BlobRow, DocumentRow, EvidenceRow, PageRow
 
 
 def table(row: type[Base]) -> Table:
@@ -43,6 +43,15 @@ def put_blob(connection: Connection, content: bytes, media_type: str) -> str:
         row = {"sha256": sha256, "byte_count": len(content), "media_type": media_type, "content": content}
         insert_new(connection, BlobRow, [row])
     return sha256
+
+
+def is_used() -> ColumnElement[bool]:
+    """Whether anything refers to a blob's bytes."""
+    return or_(
+        exists(select(DocumentRow.sha256).where(DocumentRow.blob_sha256 == BlobRow.sha256)),
+        exists(select(PageRow.id).where(PageRow.raster_blob == BlobRow.sha256)),
+        exists(select(EvidenceRow.id).where(EvidenceRow.crop_sha256 == BlobRow.sha256)),
+    )
 
 
 def get_blob(connection: Connection, sha256: str) -> bytes:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, exists, or_, select, text, update
+from sqlalchemy import Connection, delete, exists, select, text, update
 
 from pipeline.errors import UsageError
-from pipeline.store.blobs import table
+from pipeline.store.blobs import is_used, table
 from pipeline.store.chain import append
 from pipeline.store.database import Database, clock
 from pipeline.store.keys import canonical
@@ -176,13 +176,8 @@ class _Eraser:
 
     def _blobs(self, digests: Sequence[str]) -> None:
         """Delete bytes that nothing refers to any more."""
-        used = or_(
-            exists(select(DocumentRow.sha256).where(DocumentRow.blob_sha256 == BlobRow.sha256)),
-            exists(select(PageRow.id).where(PageRow.raster_blob == BlobRow.sha256)),
-            exists(select(EvidenceRow.id).where(EvidenceRow.crop_sha256 == BlobRow.sha256)),
-        )
         for some in chunks(digests):
-            self._delete(BlobRow, BlobRow.sha256, BlobRow.sha256.in_(some), ~used)
+            self._delete(BlobRow, BlobRow.sha256, BlobRow.sha256.in_(some), ~is_used())
 
     def _schedules(self, batches: Sequence[str]) -> None:
         """Names of documents in the summaries of nights."""

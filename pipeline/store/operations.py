@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import Connection, delete, func, select, update
 
-from pipeline.store.blobs import insert_new
+from pipeline.store.blobs import insert_new, is_used
 from pipeline.store.database import clock
 from pipeline.store.door import Door
+from pipeline.store.settle import chunks
 from pipeline.store.tables import (
     AnswerJobRow,
     AnswerRow,
+    BlobRow,
     EventRow,
     JobRow,
     OutboxRow,
@@ -153,6 +155,20 @@ class Operations(Door):
         for before, to, why, is_closed, count in rows:
             counts[bool(is_closed)][Transition(before or "", to or "", why)] += count
         return Transitions(counts[True], closed_to, counts[False])
+
+    def orphans(self) -> frozenset[str]:
+        """Digests of bytes that nothing refers to: those of a submission that goes on now, or that died before its batch."""
+        with self._database.read() as connection:
+            return frozenset(connection.scalars(select(BlobRow.sha256).where(~is_used())))
+
+    def delete_orphans(self, digests: Collection[str]) -> int:
+        """Delete those that still nothing refers to; return how many that were."""
+
+        def work(connection: Connection) -> int:
+            unused = delete(BlobRow).where(~is_used()).returning(BlobRow.sha256)
+            return sum(len(connection.scalars(unused.where(BlobRow.sha256.in_(some))).all()) for some in chunks(digests))
+
+        return self._database.write(work)
 
     def seen(self, name: str, queue: str, model_key: str | None) -> None:
         """A worker is alive; those that have been silent for long are forgotten."""

@@ -6,7 +6,7 @@ Everything here runs inside the transaction of whoever ended a job, so an answer
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
@@ -208,6 +208,7 @@ def _outcomes(connection: Connection, answer_ids: Sequence[str]) -> dict[str, li
     query = (
         select(
             AnswerJobRow.answer_id,
+            AnswerJobRow.supports,
             JobRow.id,
             JobRow.page,
             JobRow.stage,
@@ -253,14 +254,22 @@ def _ground_best(connection: Connection, now: datetime, row: AnyRow, outcomes: S
 def _write_merged(
     connection: Connection, now: datetime, answers: Sequence[AnyRow], outcomes: dict[str, list[AnyRow]]
 ) -> None:
+    # Answers that end alike are written together: those of a batch that is cancelled may be a hundred thousand.
+    alike: dict[str, tuple[dict[str, Any], list[str]]] = {}
+    marks: list[dict[str, Any]] = []
     for row in answers:
         jobs = outcomes[row.id]
         parse = partial(parse_answer, _question(row), locale=row.locale)
         merged = merge_pages([_verdict(job) for job in jobs], parse, row.min_certainty)
-        connection.execute(
-            update(AnswerRow).where(AnswerRow.id == row.id).values(_settled(now, merged, _winning_job(merged, jobs)))
-        )
-        _mark_supporting(connection, row.id, merged, jobs)
+        values = _settled(now, merged, _winning_job(merged, jobs))
+        alike.setdefault(repr(values), (values, []))[1].append(row.id)
+        marks += _supporting(row.id, merged, jobs)
+    for values, ids in alike.values():
+        connection.execute(update(AnswerRow).where(AnswerRow.id.in_(ids)).values(values))
+    if marks:
+        links = table(AnswerJobRow)
+        matching = (links.c.answer_id == bindparam("answer")) & (links.c.job_id == bindparam("job"))
+        connection.execute(update(links).where(matching).values(supports=bindparam("flag")), marks)
 
 
 def _verdict(job: AnyRow) -> PageVerdict:
@@ -303,17 +312,10 @@ def _settled(now: datetime, merged: MergedAnswer, job_id: int | None) -> dict[st
     }
 
 
-def _mark_supporting(connection: Connection, answer_id: str, merged: MergedAnswer, jobs: Sequence[AnyRow]) -> None:
-    # Of a page that was swept and then grounded, the grounding stands behind the answer.
-    rows = [
-        {
-            "answer": answer_id,
-            "job": job.id,
-            "flag": job.page in merged.supporting and (job.stage == Stage.GROUND) == (job.page in merged.pages_grounded),
-        }
-        for job in jobs
-    ]
-    if rows:
-        links = table(AnswerJobRow)
-        matching = (links.c.answer_id == bindparam("answer")) & (links.c.job_id == bindparam("job"))
-        connection.execute(update(links).where(matching).values(supports=bindparam("flag")), rows)
+def _supporting(answer_id: str, merged: MergedAnswer, jobs: Sequence[AnyRow]) -> Iterator[dict[str, Any]]:
+    """Which of an answer's jobs stand behind it, where that is not what is stored."""
+    for job in jobs:
+        # Of a page that was swept and then grounded, the grounding stands behind the answer.
+        flag = job.page in merged.supporting and (job.stage == Stage.GROUND) == (job.page in merged.pages_grounded)
+        if flag != job.supports:
+            yield {"answer": answer_id, "job": job.id, "flag": flag}

@@ -24,6 +24,7 @@ from pipeline.records import Question
 from pipeline.settings import Settings
 from pipeline.store import ModelRef, Setup, Store, SubmittedBatch
 from pipeline.store.database import Database
+from pipeline.store.ledger import Ledger
 from pipeline.store.operations import Operations
 from pipeline.store.types import JobState
 from tests.documents import pdf
@@ -66,6 +67,11 @@ INVARIANTS = {
     "I5 jobs that ended other than once": (
         "SELECT count(*) FROM (SELECT j.id FROM job j LEFT JOIN event e ON e.job_id = j.id "
         "AND e.kind IN ('succeeded', 'failed', 'dead', 'cancelled') GROUP BY j.id HAVING count(e.id) <> 1) AS odd"
+    ),
+    "I4 bytes that nothing refers to": (
+        "SELECT count(*) FROM blob b WHERE NOT EXISTS (SELECT 1 FROM document d WHERE d.blob_sha256 = b.sha256) "
+        "AND NOT EXISTS (SELECT 1 FROM page p WHERE p.raster_blob = b.sha256) "
+        "AND NOT EXISTS (SELECT 1 FROM evidence e WHERE e.crop_sha256 = b.sha256)"
     ),
     "I6 leases": "SELECT count(*) FROM job WHERE lease_owner IS NOT NULL",
     "I6 wake-ups not sent": "SELECT count(*) FROM outbox",
@@ -223,6 +229,12 @@ class Rig:
         self._check_metrics()
         for sha256, content in self.sql("SELECT sha256, content FROM blob"):
             assert hashlib.sha256(content).hexdigest() == sha256, "I4"
+        with Ledger.open(self.url) as ledger:
+            assert list(ledger.verify_chain(lambda: None)) == [], "I5"
+            sealed = ledger.sealed()
+            answers = dict(ledger.answers(sorted(sealed)))
+        assert sealed == answers, "I5: the chain holds every answer as it is stored"
+        assert len(sealed) == self.number("SELECT count(*) FROM page_answer"), "I5"
         for batch in batches:
             self._check_answers(batch, dead)
 

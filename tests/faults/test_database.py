@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import sqlite3
+import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from pipeline.errors import StoreUnavailable
 from pipeline.store import upgrade
 from tests.faults.rig import Rig, pause
 from tests.servers import Postgres, Redis
@@ -102,6 +107,50 @@ def test_17_a_full_disk_stops_the_work_and_leaves_the_file_whole(sqlite_rig: Rig
     sqlite_rig.start_worker()
     sqlite_rig.wait_finished(batch)
     sqlite_rig.check(batch)
+
+
+@pytest.fixture
+def small_disk(postgres: Postgres) -> Iterator[Path]:
+    """A disk of a few megabytes on which the server may put a database."""
+    with tempfile.TemporaryDirectory(prefix="exhibit-disk-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", name], capture_output=True, check=False)
+        if mount.returncode != 0:
+            pytest.skip("only root may mount a small disk")
+        try:
+            (folder / "data").mkdir()
+            if postgres.user is not None:
+                shutil.chown(folder / "data", postgres.user)
+            postgres.execute(f"CREATE TABLESPACE small LOCATION '{folder / 'data'}'")
+            yield folder
+            postgres.execute("DROP DATABASE on_small WITH (FORCE)")
+            postgres.execute("DROP TABLESPACE small")
+        finally:
+            subprocess.run(["umount", "--lazy", name], check=True)
+
+
+def test_17_a_full_disk_under_postgres_stops_the_work_until_there_is_room(
+    postgres: Postgres, redis: Redis, small_disk: Path, tmp_path: Path
+):
+    """A submission says so and stores nothing; a unit is not half stored, and is done when there is room."""
+    postgres.execute("CREATE DATABASE on_small TEMPLATE test_1 TABLESPACE small")
+    with Rig(postgres.url("on_small"), redis.url(), tmp_path) as rig:
+        batch = rig.submit(3, 4)
+        filler = small_disk / "filler"
+        with suppress(OSError), filler.open("wb", buffering=0) as stream:
+            while stream.write(bytes(8192)):
+                pass
+        with pytest.raises(StoreUnavailable, match="No space left on device"):
+            rig.submit(4, 60, name="too much")
+        assert rig.number("SELECT count(*) FROM batch") == 1
+        rig.start_worker(supervised=True)
+        rig.start_chores()
+        rig.wait(lambda: "StoreUnavailable" in rig.log() or bool(rig.problems) or rig.store.finished(batch))
+        filler.unlink()
+        again = rig.submit(4, 60, name="too much")
+        rig.wait_finished(batch, again)
+        rig.check(batch, again)
 
 
 def _failed(rig: Rig) -> bool:

@@ -10,7 +10,9 @@ import pytest
 from pipeline.errors import DocumentCorrupt, UsageError
 from pipeline.records import Failure, Question
 from pipeline.store import ModelRef, Store, SubmittedDocument
+from pipeline.store.operations import Operations
 from tests.stores import DATE, SETUP, TOTAL, batch, document, finish, pages_of, work_off
+from workers.tasks import Sweep
 
 
 def without_ids(records):
@@ -142,6 +144,27 @@ def test_names_that_are_not_text(store: Store):
     (record,) = store.records()
     assert record["document"] == "b\ufffd.pdf"
     assert json.loads(json.dumps(record))["answer"]["text"] == "a\ufffdb"
+
+
+def test_bytes_of_a_submission_that_died_are_swept_after_a_day(store: Store, store_url: str, sql):
+    """What a batch refers to stays; what a submission of today has stored ahead of its batch stays as well."""
+    store.submit(batch([document("a.pdf")]), pages_of)
+    work_off(store)
+    lost = store.put_blob(b"a document without a batch", "application/pdf")
+    clock = [0.0]
+    with Operations.open(store_url) as operations:
+        sweep = Sweep(operations, lambda: clock[0])
+        assert operations.orphans() == {lost}
+        before = sql("SELECT count(*) FROM blob")[0][0]
+        for hours in (0, 1, 23):
+            clock[0] = hours * 3600.0
+            sweep()
+        assert sql("SELECT count(*) FROM blob")[0][0] == before
+        late = store.put_blob(b"another, of today", "application/pdf")
+        clock[0] = 24 * 3600.0
+        sweep()
+        assert operations.orphans() == {late}
+    assert sql("SELECT count(*) FROM blob")[0][0] == before
 
 
 def test_two_submitters_at_once(store_url: str):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cli import main
 from pipeline.errors import UsageError
 from pipeline.settings import Settings
 from pipeline.store import Store, SubmittedBatch
@@ -105,7 +106,8 @@ def test_two_nights(night: Night):
     ((changed),) = second["changed"]
     assert Path(changed["document"]).name == "a.pdf"
     text = mail(second, lambda answer_id: f"<{answer_id}>")
-    assert text.startswith("Subject: Exhibit nightly: 1 answered, 1 failed (")
+    assert text.startswith("Subject: Exhibit nightly: 1 answered, 1 failed, 1 changed (")
+    assert "2 new documents: 1 answered, 1 failed." in text
     assert f"<{changed['before_id']}> -> <{changed['answer_id']}>" in text
     night.run()
     third = night.summary()
@@ -332,3 +334,25 @@ def test_the_commands(tmp_path: Path, model: str):
     assert "no finished run" in exhibit("schedule", "show", "n1", code=2)
     exhibit("schedule", "remove", "n1")
     assert "n1" not in exhibit("schedule", "list")
+
+
+def test_a_mail_keeps_its_lines_whatever_a_document_is_called():
+    """A name or an answer may hold anything; what follows a line's end in it is no line of ours."""
+    about = {"schedule": "n", "fire_time": "2026-11-20T02:00:00+00:00", "documents": 1, "missed": 0}
+    failures = [{"document": "a\nBcc: everybody\x1b[31m.pdf", "question_id": "q", "code": "page_corrupt"}]
+    changed = [{"document": "b.pdf", "question_id": "q", "answer_id": "2", "before_id": "1"}]
+    summary = {**about, "answers": {"answered": 1, "failed": 1}, "failures": failures, "changed": changed}
+    lines = mail(summary, lambda answer_id: f"line\nof {answer_id}").splitlines()
+    assert not any(line.startswith(("Bcc", "of ")) for line in lines)
+    assert "\x1b" not in "".join(lines)
+
+
+def test_a_schedule_that_never_was_is_told_from_one_without_a_run(night: Night, capsys: pytest.CaptureFixture[str]):
+    """And a name that no file can carry is refused."""
+    assert main(["schedule", "show", "nightly", "--db", night.url]) == 2
+    assert "has no finished run yet" in capsys.readouterr().err
+    assert main(["schedule", "show", "nigthly", "--db", night.url]) == 2
+    assert "no schedule nigthly" in capsys.readouterr().err
+    add = ["schedule", "add", "a/b", "--cron", "0 2 * * *", "--inbox", str(night.inbox), "--questions", "q.csv"]
+    assert main([*add, "--db", night.url]) == 2
+    assert "expected a name of letters" in capsys.readouterr().err
