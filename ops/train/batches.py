@@ -43,11 +43,13 @@ class Group:
         classes: [n, R, C, J].
         pixels: [n, 1, H, W], or None where eyes are perfect.
         links: [m, 4] view of the group, relation, cell, cell that it belongs to.
+        edges: [m, 4] view of the group, 0 for the beginning of a value or 1 for what follows its end, cell, slot.
     """
 
     classes: Tensor
     pixels: Tensor | None
     links: Tensor
+    edges: Tensor
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,6 @@ def _pixels(pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
 class _Sequence:
     views: list[View]
     pictures: list[NDArray[np.uint8]]
-    links: list[list[tuple[int, int, int]]]
     questions: list[tuple[str, Question]]
     page: Page
 
@@ -190,7 +191,7 @@ class Batches(Dataset[ReaderBatch | Batch]):
             pictures = [picture(page, view, rng, effects=effects) for view in views]
             if rng.random() < 0.05:
                 pictures[0] = _dim(pictures[0], rng)
-        return _Sequence(views, pictures, [_links(page, view) for view in views], questions, page)
+        return _Sequence(views, pictures, questions, page)
 
     def _crop(self, page: Page, rng: random.Random, asked: list[Question]) -> Box:
         """A crop's box: around an answer, partly off it, or anywhere."""
@@ -264,7 +265,7 @@ class Batches(Dataset[ReaderBatch | Batch]):
                 ask = [*self.tokenizer.encode(prompt), answer_start]
                 answer = self.tokenizer.encode(q.answer)[:MAX_ANSWER]
                 said = [*answer, end] if len(answer) < MAX_ANSWER else answer
-                if s.questions and q.label and (cell := int(s.views[0].cell_of[q.label[-1][1] - 1])) >= 0:
+                if q.label and (cell := int(s.views[0].cell_of[q.label[-1][1] - 1])) >= 0:
                     labels.append((b, len(row["ids"]) + len(ask) - 1, cell))
                 whole = ask + said[:-1]
                 row["ids"] += whole
@@ -309,8 +310,13 @@ class Batches(Dataset[ReaderBatch | Batch]):
     def _group(members: list[tuple[_Sequence, int]]) -> Group:
         classes = torch.from_numpy(np.stack([s.views[i].classes for s, i in members])).long()
         pixels = _pixels([s.pictures[i] for s, i in members]) if members[0][0].pictures else None
-        links = [(n, *link) for n, (s, i) in enumerate(members) for link in s.links[i]]
-        return Group(classes, pixels, torch.tensor(links, dtype=torch.long).view(-1, 4))
+        links = [(n, *link) for n, (s, i) in enumerate(members) for link in _links(s.page, s.views[i])]
+        edges = [(n, *edge) for n, (s, i) in enumerate(members) for edge in _edges(s.page, s.views[i])]
+        return Group(classes, pixels, _fours(links), _fours(edges))
+
+
+def _fours(rows: list[tuple[int, ...]]) -> Tensor:
+    return torch.tensor(rows, dtype=torch.long).view(-1, 4)
 
 
 def _overlap(a: tuple[Span, ...], b: tuple[Span, ...]) -> bool:
@@ -329,21 +335,38 @@ def _cut_rows(page: Page, view: View, rows: int) -> View:
 def _links(page: Page, view: View) -> list[tuple[int, int, int]]:
     """Relations between cells: 0 value to label, or table cell to column title; 1 table cell to row name.
 
-    A value is linked by its first cell and by its middle one, a label by the cell where it ends. Cells that are no values
-    belong to nothing, which is -1.
+    All cells of a value belong to the one where its label ends. Cells that are no values belong to nothing, which is -1.
     """
     found = set()
     values = set()
     for f in page.fields:
-        a, z = f.value_spans[0]
-        cells = {int(view.cell_of[at]) for at in (a, (a + z - 1) // 2) if z > a and view.cell_of[at] >= 0}
+        cells = {int(cell) for a, z in f.value_spans for cell in view.cell_of[a:z] if cell >= 0}
         values |= cells
         for index, (_, label_end) in enumerate(f.label_spans):
             label = int(view.cell_of[label_end - 1])
             relation = 1 if f.row and index == 0 else 0
             found |= {(relation, value, label) for value in cells if label >= 0}
     others = [int(cell) for cell in np.unique(view.cell_of) if cell >= 0 and cell not in values]
-    found |= {(relation, cell, -1) for cell in others[:: max(1, len(others) // 12)] for relation in (0, 1)}
+    found |= {(relation, cell, -1) for cell in others[:: max(1, len(others) // 40)] for relation in (0, 1)}
+    return sorted(found)
+
+
+def _edges(page: Page, view: View) -> list[tuple[int, int, int]]:
+    """Where values begin, and the slots after their last characters: 0 or 1, cell, slot.
+
+    After a cell's last character comes the next slot of the cell or the first one of its right neighbour; both are told.
+    """
+    columns = view.grid[1]
+    filled = (view.classes > 0).sum(-1).flatten()
+    found = set()
+    for f in page.fields:
+        first, last = f.value_spans[0][0], f.value_spans[-1][1] - 1
+        if view.cell_of[first] >= 0:
+            found.add((0, int(view.cell_of[first]), int(view.slot_of[first])))
+        if (cell := int(view.cell_of[last])) >= 0:
+            found.add((1, cell, int(view.slot_of[last]) + 1))
+            if view.slot_of[last] + 1 == filled[cell] and cell % columns < columns - 1:
+                found.add((1, cell + 1, 0))
     return sorted(found)
 
 

@@ -10,6 +10,7 @@ Everything is written sorted and compressed, so that a second run gives the same
 
 import io
 import lzma
+import re
 import shutil
 import unicodedata
 from collections.abc import Callable
@@ -127,6 +128,14 @@ def table(name: str, entries: set[str]) -> None:
     print(name, len(known))
 
 
+INDECENT = re.compile(
+    "anus|bastard|bitch|bollock|boob|brothel|bugger|chink|clitor|coit|condom|copulat|cunt|dick|dildo|erotic|fag|fart|fornicat|fuck|"
+    "genital|incest|kike|masturb|molest|negr|nigg|nipple|orgas|penis|phall|piss|porn|prick|prostit|pussy|rapis|raping|retard|"
+    "scrot|semen|sex|shit|slut|testic|turd|vagin|wank|whor"
+)
+"""Pages of random words are shown to people."""
+
+
 def write_tables() -> None:
     """Draw names, places, companies and jobs from Faker in several locales, and words from the system's list."""
     fakers = [
@@ -147,7 +156,8 @@ def write_tables() -> None:
     table("countries", {fakers[0].country() for _ in range(3000)})
     table("jobs", {fakers[0].job() for _ in range(5000)})
     words = Path("/usr/share/dict/words").read_text(encoding="utf-8").split()
-    table("words", {w for w in words if w.isalpha() and w.islower() and 3 <= len(w) <= 11})
+    fit = {w for w in words if w.isalpha() and w.islower() and 3 <= len(w) <= 11 and not INDECENT.search(w)}
+    table("words", fit)
 
 
 if __name__ == "__main__":

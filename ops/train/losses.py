@@ -18,6 +18,8 @@ MATCH_LAYER = 3
 """The language model's layer at whose entry it should be known where the label is that a question asks for."""
 BLANK_WEIGHT = 0.3
 """Weight of the places of rows without characters: most places are such."""
+EDGE_WEIGHT = 0.5
+"""Weight of where values begin and end, beside that of what they belong to."""
 PLACE_WEIGHT = 0.1
 """Weight of naming each character at its very place."""
 
@@ -26,13 +28,17 @@ class Heads(nn.Module):
     """Supervision on the tower's output, dropped after training.
 
     Attributes:
-        readout: spells a cell's characters, slot by slot, from its projected token, in the codes of the tower's alphabet.
+        readout: spells a cell's characters, slot by slot, from its projected token, in the codes of the tower's alphabet. It
+            stays as it is: the characters must stand where the circuit reads them, not anywhere in the token.
+        edges: logits of each slot of a cell to begin a value, and to follow the end of one.
         asked, place: bilinear scores of where the label is that a question asks for.
     """
 
     def __init__(self, width: int, n_slots: int, character_size: int) -> None:
         super().__init__()
         self.readout = nn.Linear(width, n_slots * character_size)
+        self.readout.requires_grad_(False)
+        self.edges = nn.Linear(width, 2 * n_slots)
         self.asked = nn.Linear(width, MATCH_SIZE, bias=False)
         self.place = nn.Linear(width, MATCH_SIZE, bias=False)
 
@@ -129,6 +135,50 @@ def misread(classes: Tensor, share: float, n_characters: int) -> Tensor:
     return torch.where(inked & (draw > 1 - share / 4), torch.zeros_like(classes), classes)
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What the tower makes of a batch's views: projected tokens of each group, its losses, what it spells rightly."""
+
+    tokens: list[Tensor]
+    read: Tensor
+    link: Tensor
+    edge: Tensor
+    parts: dict[str, float]
+
+
+def _see(model: LlavaForConditionalGeneration, heads: Heads, batch: Batch, corrupt: float) -> _Seen:
+    tower: ReaderTower = model.model.vision_tower
+    tokens: list[Tensor] = []
+    read, link, edge = torch.zeros(()), torch.zeros(()), torch.zeros(())
+    spelled, linked = [], []
+    for group in batch.groups:
+        hidden, scores = lay_out_group(tower, group, corrupt)
+        projected = model.model.multi_modal_projector(hidden)
+        tokens.append(projected)
+        share = len(projected) / len(batch.order)
+        group_read, right = _readout_loss(heads, tower, projected, group.classes)
+        group_link, right_links = _link_loss(scores, group.links)
+        read, link = read + group_read * share, link + group_link * share
+        edge = edge + _edge_loss(heads, projected, group.edges) * share
+        spelled.append(right)
+        linked.append(right_links)
+    parts = {
+        "read": float(read.detach()),
+        "spelled": _share(torch.cat(spelled)),
+        "link": float(link.detach()),
+        "linked": _share(torch.cat(linked)),
+        "edge": float(edge.detach()),
+    }
+    return _Seen(tokens, read, link, edge, parts)
+
+
+def tower_loss(model: LlavaForConditionalGeneration, heads: Heads, batch: Batch, stage: Stage) -> Outcome:
+    """The tower's readout and links alone; the language model is not asked. Accuracy is that of the links of values."""
+    seen = _see(model, heads, batch, stage.corrupt)
+    total = seen.link + 0.2 * seen.read + EDGE_WEIGHT * seen.edge
+    return Outcome(total, {"loss": float(total.detach()), "accuracy": seen.parts["linked"], **seen.parts}, {})
+
+
 def answer_loss(model: LlavaForConditionalGeneration, heads: Heads, batch: Batch, stage: Stage, strength: float) -> Outcome:
     """Answers, and on the way the tower's readout and links.
 
@@ -139,25 +189,15 @@ def answer_loss(model: LlavaForConditionalGeneration, heads: Heads, batch: Batch
         stage: gives the weights.
         strength: factor of the links' weight, which fades over a stage.
     """
-    tower: ReaderTower = model.model.vision_tower
-    tokens: list[Tensor] = []
-    read, link = torch.zeros(()), torch.zeros(())
-    spelled: list[Tensor] = []
-    for group in batch.groups:
-        scores, hidden = _laid_out(tower, group, stage.corrupt)
-        projected = model.model.multi_modal_projector(hidden)
-        tokens.append(projected)
-        share = len(projected) / len(batch.order)
-        group_read, right = _readout_loss(heads, tower, projected, group.classes)
-        read, link = read + group_read * share, link + _link_loss(scores, group.links) * share
-        spelled.append(right)
-    logits, states = _answer_states(model, batch, tokens)
+    seen = _see(model, heads, batch, stage.corrupt)
+    logits, states = _answer_states(model, batch, seen.tokens, keep_states=True)
     match = _match_loss(heads, states, batch)
     asked = batch.targets != IGNORE
     targets, weights = batch.targets[asked], batch.weights[asked]
     losses = F.cross_entropy(logits, targets, reduction="none")
     answer = (losses * weights).sum() / weights.sum()
-    total = answer + 0.2 * read + (0.2 + 0.8 * strength) * link + 0.3 * strength * match
+    located = seen.link + EDGE_WEIGHT * seen.edge
+    total = answer + 0.2 * seen.read + (0.2 + 0.8 * strength) * located + (0.2 + 0.8 * strength) * match
     with torch.no_grad():
         right = logits.argmax(1) == targets
         parts = {
@@ -165,9 +205,7 @@ def answer_loss(model: LlavaForConditionalGeneration, heads: Heads, batch: Batch
             "answer": float(answer),
             "nats": float(losses.mean()),
             "accuracy": _share(right),
-            "read": float(read),
-            "spelled": _share(torch.cat(spelled)),
-            "link": float(link),
+            **seen.parts,
             "match": float(match),
         }
     counts: dict[str, tuple[int, int]] = {}
@@ -177,16 +215,12 @@ def answer_loss(model: LlavaForConditionalGeneration, heads: Heads, batch: Batch
     return Outcome(total, parts, counts)
 
 
-def lay_out_group(tower: ReaderTower, group: Group, corrupt: float) -> Tensor:
-    """The tower's output [n, R C, D]: from pictures, through the reader as it is, or from the characters themselves."""
-    return _laid_out(tower, group, corrupt)[1]
+def lay_out_group(tower: ReaderTower, group: Group, corrupt: float) -> tuple[Tensor, Tensor]:
+    """The tower's output [n, R C, D], from pictures, through the reader as it is, or from the characters themselves.
 
-
-def _laid_out(tower: ReaderTower, group: Group, corrupt: float) -> tuple[Tensor, Tensor]:
-    """Scores of the links [n, relations, R C, R C + 1], and the tower's output [n, R C, D]."""
-    rows, columns = group.classes.shape[1:3]
-    caught: list[Tensor] = []
-    hook = tower.links.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
+    Returns:
+        it, and the scores of the links [n, relations, R C, R C + 1].
+    """
     if group.pixels is None:
         cells = tower.compose(misread(group.classes, corrupt, tower.config.n_characters))
     else:
@@ -194,9 +228,7 @@ def _laid_out(tower: ReaderTower, group: Group, corrupt: float) -> tuple[Tensor,
             logits, features = tower.reader(group.pixels)
             seen = logits.float().softmax(-1).to(features.dtype)
         cells = tower.compose(seen) + tower.appearance(features.flatten(3)).flatten(1, 2)
-    hidden = tower.lay_out(cells, rows, columns)
-    hook.remove()
-    return tower.links.scores(caught[0]), hidden
+    return tower.lay_out(cells, *group.classes.shape[1:3])
 
 
 def answer_logits(model: LlavaForConditionalGeneration, batch: Batch, tokens: list[Tensor]) -> Tensor:
@@ -207,22 +239,22 @@ def answer_logits(model: LlavaForConditionalGeneration, batch: Batch, tokens: li
         batch: the questions.
         tokens: projected visual tokens of each group, [n, R C, D].
     """
-    return _answer_states(model, batch, tokens)[0]
+    return _answer_states(model, batch, tokens, keep_states=False)[0]
 
 
 def _answer_states(
-    model: LlavaForConditionalGeneration, batch: Batch, tokens: list[Tensor]
+    model: LlavaForConditionalGeneration, batch: Batch, tokens: list[Tensor], *, keep_states: bool
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Those logits, and the states [B, T, D] that enter each layer."""
+    """Those logits, and the states [B, T, D] that enter each layer if they are to be kept."""
     visual = torch.cat([tokens[group][number] for group, number in batch.order])
     output = model.model.language_model(
         inputs_embeds=prompt_embeddings(model, batch.ids, visual),
         attention_mask=_allowed(batch.segment),
         position_ids=batch.positions,
         use_cache=False,
-        output_hidden_states=True,
+        output_hidden_states=keep_states,
     )
-    return model.lm_head(output.last_hidden_state[batch.targets != IGNORE]).float(), output.hidden_states
+    return model.lm_head(output.last_hidden_state[batch.targets != IGNORE]).float(), output.hidden_states or ()
 
 
 def answers(batch: Batch) -> list[tuple[int, int, str]]:
@@ -252,7 +284,7 @@ def _readout_loss(heads: Heads, tower: ReaderTower, projected: Tensor, classes: 
     if len(chosen) > 256:
         chosen = chosen[torch.randperm(len(chosen))[:256]]
     cells = flat[chosen[:, 0], chosen[:, 1]]
-    order = reading_order((cells > 0).float()[:, None], n_slots)[:, 0]
+    order = reading_order((cells > 0).float(), n_slots)[0]
     target = torch.einsum("njk,nj->nk", order, cells.float()).round().long()
     codes = heads.readout(projected[chosen[:, 0], chosen[:, 1]]).unflatten(-1, (n_slots, -1))
     logits = (codes @ tower.character_codes.weight.T).float()
@@ -260,15 +292,32 @@ def _readout_loss(heads: Heads, tower: ReaderTower, projected: Tensor, classes: 
     return F.cross_entropy(logits[filled], target[filled]), logits[filled].argmax(-1) == target[filled]
 
 
-def _link_loss(scores: Tensor, links: Tensor) -> Tensor:
-    """Cross-entropy of the cell that each cell belongs to, over all of its view and none; the two sorts weigh alike."""
-    nothing = links[:, 3] < 0
-    parts = [
-        F.cross_entropy(scores[part[:, 0], part[:, 1], part[:, 2]].float(), part[:, 3] % scores.shape[-1])
-        for part in (links[~nothing], links[nothing])
-        if len(part)
-    ]
-    return torch.stack(parts).mean() if parts else torch.zeros(())
+def _link_loss(scores: Tensor, links: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of the cell that each cell belongs to, over all of its view and none; the two sorts weigh alike.
+
+    Returns:
+        it, and which of those that belong to one are linked to it.
+    """
+    if not len(links):
+        return torch.zeros(()), torch.zeros(0, dtype=torch.bool, device=links.device)
+    rows = scores[links[:, 0], links[:, 1], links[:, 2]].float()
+    target = links[:, 3] % scores.shape[-1]
+    losses, nothing = F.cross_entropy(rows, target, reduction="none"), links[:, 3] < 0
+    parts = [losses[part].mean() for part in (~nothing, nothing) if part.any()]
+    return torch.stack(parts).mean(), (rows.argmax(1) == target)[~nothing]
+
+
+def _edge_loss(heads: Heads, projected: Tensor, edges: Tensor) -> Tensor:
+    """Binary cross-entropy of where values begin and end, over all slots; slots that do and that do not weigh alike."""
+    logits = heads.edges(projected).float().unflatten(-1, (2, -1))
+    target = torch.zeros_like(logits)
+    inside = edges[edges[:, 3] < logits.shape[-1]]
+    if not len(inside):
+        return torch.zeros(())
+    target[inside[:, 0], inside[:, 2], inside[:, 1], inside[:, 3]] = 1.0
+    losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    # Most slots are far from sure edges: what they add is small, so a mean would say nothing about the others.
+    return (losses * (1 - target)).sum() / target.sum() * 0.5 + losses[target > 0].mean() * 0.5
 
 
 def _match_loss(heads: Heads, states: tuple[Tensor, ...], batch: Batch) -> Tensor:

@@ -12,9 +12,9 @@ class Stage:
 
     Attributes:
         name: what the log and the state call it.
-        trains: "reader" (pictures to characters), "language" (everything behind the reader, on pages put in by their text)
-        or
-            "joint" (the same on pictures, through the reader, which stays as it is).
+        trains: "reader" (pictures to characters), "tower" (what is between reader and language model, on pages put in by
+            their text), "language" (that and the language model) or "joint" (the same on pictures, through the reader, which
+            stays as it is).
         minutes: time on two CPU cores after which the stage ends; `--scale` multiplies it.
         gate: share of characters right, on the moving average, at which it ends earlier.
         difficulty: how rich its pages are.
@@ -30,7 +30,7 @@ class Stage:
     """
 
     name: str
-    trains: Literal["reader", "language", "joint"]
+    trains: Literal["reader", "tower", "language", "joint"]
     minutes: float
     gate: float = 1.01
     difficulty: Difficulty = FULL
@@ -46,38 +46,47 @@ class Stage:
 
 
 SIMPLE = ("inline", "columns", "below")
+ANSWERED = (
+    ("field", 3.0), ("cell", 1.5), ("continue", 0.5), ("fact", 0.5), ("reverse", 0.4), ("choice", 0.3), ("check", 0.4),
+    ("compare", 0.3),
+)  # fmt: skip
+"""Tasks whose answer is on the page."""
 
 STAGES = (
     Stage("reader", "reader", 22, pages=2, learning_rate=2e-3, cool_down=True),
+    # What belongs to what: hundreds of examples a page, and no language model to run.
+    Stage(
+        "links", "tower", 10, gate=0.98, difficulty=Difficulty(blocks=(2, 6), width_px=(300, 1654)), pages=3, questions=1,
+        max_rows=63, corrupt=0.02,
+    ),
     # The first weights copy already (`wiring`): what is learned is where to begin and where to end. Few cells first.
     Stage(
         "find", "language", 10, gate=0.93,
         difficulty=Difficulty(variety=2000, recurring=0.2, blocks=(1, 2), width_px=(280, 500), layouts=SIMPLE, tables=False),
         pages=6, questions=6, tasks=(("field", 3.0), ("continue", 1.0), ("reverse", 0.5)), max_rows=10,
     ),
-    # Refusals only now: before values are found at all, refusing is the best guess for every question.
     Stage(
-        "match", "language", 15, gate=0.95,
+        "match", "language", 10, gate=0.93,
         difficulty=Difficulty(recurring=0.1, blocks=(1, 3), width_px=(300, 700)),
-        pages=6, questions=6, max_rows=16, corrupt=0.02,
-        tasks=(("field", 3.0), ("continue", 0.7), ("cell", 1.0), ("fact", 0.5), ("reverse", 0.5), ("not-found", 0.5)),
+        pages=6, questions=8, max_rows=16, corrupt=0.01, tasks=ANSWERED,
     ),
     Stage(
-        "layout", "language", 25, gate=0.95,
+        "layout", "language", 20, gate=0.93,
         difficulty=Difficulty(recurring=0.05, blocks=(2, 5), width_px=(420, 1100)),
-        pages=5, questions=8, max_rows=26, corrupt=0.04,
+        pages=4, questions=12, max_rows=26, corrupt=0.01, tasks=ANSWERED,
     ),
+    # Refusals only now: while values are not yet found, to refuse is the best guess for every question.
     Stage(
         "page", "language", 25, gate=0.95,
-        difficulty=Difficulty(recurring=0.03, blocks=(3, 8), width_px=(900, 1654)),
-        pages=2, questions=14, max_rows=63, corrupt=0.05, learning_rate=4e-4,
+        difficulty=Difficulty(recurring=0.03, blocks=(2, 8), width_px=(600, 1654)),
+        pages=2, questions=16, max_rows=63, corrupt=0.02, learning_rate=2e-4,
     ),
     Stage(
-        "join", "joint", 15, difficulty=Difficulty(blocks=(2, 5), width_px=(420, 1100)), pages=4, questions=8, max_rows=26,
-        views=(("page", 0.7), ("crop", 0.3)), learning_rate=3e-4,
+        "join", "joint", 25, difficulty=Difficulty(blocks=(2, 6), width_px=(420, 1200)), pages=3, questions=12, max_rows=30,
+        views=(("page", 0.6), ("crop", 0.2), ("page+crops", 0.2)), learning_rate=3e-4, cool_down=True,
     ),
     Stage(
-        "views", "joint", 30, pages=2, questions=14, learning_rate=3e-4, cool_down=True,
+        "views", "joint", 30, pages=2, questions=14, learning_rate=2e-4, cool_down=True,
         views=(("page", 0.4), ("crop", 0.15), ("page+crops", 0.45)),
     ),
 )  # fmt: skip

@@ -43,7 +43,8 @@ class View:
         width_px, height_px: the view's size before padding to whole cells.
         classes: [rows, columns, PLACES] character class of each place: 0 nothing, `UNREADABLE` too small.
         cell_of: [n] number of the cell (row-major) that holds each character of the page, or -1 if the view does not show
-        it.
+            it.
+        slot_of: [n] how many characters come before it in its cell, or -1.
     """
 
     box: Box
@@ -51,6 +52,7 @@ class View:
     height_px: int
     classes: NDArray[np.int16]
     cell_of: NDArray[np.int32]
+    slot_of: NDArray[np.int32]
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -85,7 +87,11 @@ def view_of(page: Page, box: Box, width_px: int, height_px: int) -> View:
     owner[cell_row[shown], cell_column[shown], place[shown]] = step[shown]
     shown[shown] = owner[cell_row[shown], cell_column[shown], place[shown]] == step[shown]
     cell_of = np.where(shown & legible, cell_row * columns + cell_column, -1).astype(np.int32)
-    return View(box, width_px, height_px, classes, cell_of)
+    before = (classes > 0).cumsum(-1) - (classes > 0)
+    slot_of = np.full(len(wanted), -1, np.int32)
+    seen = cell_of >= 0
+    slot_of[seen] = before[cell_row[seen], cell_column[seen], place[seen]]
+    return View(box, width_px, height_px, classes, cell_of, slot_of)
 
 
 PAGE_SCALE = 0.424

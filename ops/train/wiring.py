@@ -6,12 +6,13 @@ appears is known: a head that brings each token its predecessor, and heads of a 
 written and give what came after it. Here it is written into the first weights, and training goes on from there; every weight
 stays trainable, and the rest of the network starts at random as usual.
 
-    layer 0   brings each text token the two characters before it
+    layer 0   brings each text token the two characters before it, and tells those of the answer that they are
     layer 1   finds these characters on the page: what comes next there, and where that is. A cell holds up to ten
-              characters, so one head stands for each slot: its key is the two characters before that slot, its value is the
+              characters, so one head stands for each slot: its key is the characters before that slot, its value is the
               slot's own character and the cell's place
-    layer 2   brings the token that opens the answer the place where the question's words were found
-    layer 3   as layer 1, but a cell also counts whose label (`modeling.Links`) stands at that place
+    layer 2   brings the answer's tokens the place where the question's words were found
+    layer 3   as layer 1, but a cell also counts whose label (`modeling.Links`) stands at that place; there the token that
+              opens the answer looks for a slot where a value begins, and what follows a value's end says so
 """
 
 import torch
@@ -20,6 +21,7 @@ from torch.nn import functional as F
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from pipeline.vlms.embedded.alphabet import ANSWER, CHARACTER_CLASS, CHARACTERS, END, VIEW
+from pipeline.vlms.embedded.modeling import N_RELATIONS
 
 WIDTH = 256
 HEAD_SIZE = 64
@@ -45,20 +47,34 @@ IS_VISUAL, IS_TEXT, IS_SINK = 192, 193, 194
 OWN, NEXT, FOUND_AT = _part(195, CODE), _part(210, CODE), _part(225, N_PLACE)
 LABEL_PLACE = _part(237, N_PLACE)
 IS_ANSWER = 249
+# What a visual token tells of its slots: does a value begin there, has one ended? Both are asked of the tower in training
+# (`losses.Heads.edges`). Text keeps other things in these numbers, or nothing.
+BEGINS, AFTER_END = [*range(195, 205)], [*range(205, 210), *range(250, 255)]
+ENDED = 170
+"""Of text: what was copied last is over."""
+IN_ANSWER = 171
+"""Of text: stands in the answer, or opens it."""
 
 TURNING_PAIRS = 8
 """Pairs of a head that turn within a page at `ROPE_THETA`; the others compare contents."""
 STILL = [*range(TURNING_PAIRS, HEAD_SIZE // 2), *range(HEAD_SIZE // 2 + TURNING_PAIRS, HEAD_SIZE)]
 LAST, SECOND_LAST, CONSTANT = STILL[:CODE], STILL[CODE : 2 * CODE], STILL[2 * CODE]
 AT = STILL[2 * CODE + 1 : 2 * CODE + N_PLACE]
+BEGIN = STILL[2 * CODE + N_PLACE]
+THIRD_LAST = STILL[2 * CODE + N_PLACE + 1 :]
 
 SECOND_WEIGHT = 0.8
 """How much the second character before counts, the last one counting 1."""
+THIRD_WEIGHT = 0.7
+"""How much the third counts, of which a head has room for a shadow only: its code in five dimensions instead of fifteen."""
 SINK_WEIGHT = 1.0
-LOOK_UP_SINK_WEIGHT = 0.75
-"""How much a text token likes the end of a view, where it finds nothing: more than one matching character, less than two."""
+LOOK_UP_SINK_WEIGHT, OPENING_SINK_WEIGHT = 0.75, 1.15
+"""How much a text token likes the end of a view, where it finds nothing: more than one matching character, less than two;
+more for what opens the answer, which has a label and a beginning to look for."""
 AT_WEIGHT = 1.3
 """How much the place of the label counts."""
+BEGIN_WEIGHT = 1.0
+"""How much it counts that a value begins, for what opens the answer."""
 
 
 def _slot(index: int) -> slice:
@@ -100,11 +116,17 @@ def wire(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFas
     _wire_copies(layers[FIND_LAYER].self_attn, n_slots, SINK_WEIGHT, 0.0)
     _wire_gathering(layers[GATHER_LAYER].self_attn)
     _wire_copies(layers[LOOK_UP_LAYER].self_attn, n_slots, LOOK_UP_SINK_WEIGHT, AT_WEIGHT)
+    _wire_edges(layers[LOOK_UP_LAYER].self_attn, n_slots)
+    for layer in (FIND_LAYER, LOOK_UP_LAYER):
+        _wire_third(layers[layer].self_attn, n_slots)
 
 
 @torch.no_grad()
-def wire_heads(readout: nn.Linear, asked: nn.Linear, place: nn.Linear) -> None:
+def wire_heads(readout: nn.Linear, edges: nn.Linear, asked: nn.Linear, place: nn.Linear) -> None:
     """Let the heads of `losses.Heads` start where the circuit keeps what they are about."""
+    edges.weight.zero_()
+    edges.weight[range(edges.out_features), [*BEGINS, *AFTER_END]] = 9.0
+    edges.bias.fill_(-6.0)
     for linear, start in ((readout, _slot(0).start), (asked, LABEL_AT.start + 1), (place, PLACE.start + 1)):
         _identity(linear, 2.0)
         linear.weight.copy_(linear.weight.roll(start, dims=1))
@@ -140,7 +162,10 @@ def _wire_tower(model: LlavaForConditionalGeneration, codes: Tensor) -> None:
     place[PLACE.start, [2 * quarter - 1, WIDTH - 1]] = 2.0
     tower.position.weight.copy_(place)
     tower.links.out.weight.zero_()
-    tower.links.out.weight[range(LABEL_PLACE.start, LABEL_PLACE.stop), range(PLACE.start, PLACE.stop)] = 1.0
+    # A table's cell is named by its column and its row: it gets the sum of both places, as a question that names both does.
+    for relation in range(N_RELATIONS):
+        place_of = range(relation * WIDTH + PLACE.start, relation * WIDTH + PLACE.stop)
+        tower.links.out.weight[range(LABEL_PLACE.start, LABEL_PLACE.stop), place_of] = 1.0
     _identity(model.model.multi_modal_projector.linear_1)
     _identity(model.model.multi_modal_projector.linear_2)
 
@@ -156,7 +181,9 @@ def _wire_words(model: LlavaForConditionalGeneration, tokenizer: PreTrainedToken
         token = int(tokenizer.convert_tokens_to_ids(character))
         embedding[token, OWN] = codes[number]
         head[token, NEXT] = codes[number] * 1.2
-    head[int(tokenizer.convert_tokens_to_ids(END)), IS_TEXT] = 1.2  # where nothing comes next
+    end = int(tokenizer.convert_tokens_to_ids(END))
+    head[end, IS_TEXT] = 1.2  # where nothing comes next
+    head[end, ENDED] = 1.5
     answer = int(tokenizer.convert_tokens_to_ids(ANSWER))
     embedding[answer, IS_ANSWER] = 1.0
     # Values begin after a space, a colon, or nothing at all.
@@ -172,7 +199,7 @@ def _head(index: int) -> slice:
 
 
 def _wire_previous(attention: nn.Module) -> None:
-    """Heads 0 and 1 bring each token what the first and the second before it are."""
+    """Heads 0 and 1 bring each token what the first and the second before it are, head 2 whether it is of the answer."""
     attention.q_norm.weight.fill_(2.3)
     attention.k_norm.weight.fill_(2.3)
     share = torch.tensor([0.7, 0.2, 0.1])
@@ -190,6 +217,21 @@ def _wire_previous(attention: nn.Module) -> None:
         value[range(CODE), range(OWN.start, OWN.stop)] = 0.3
         out[range(target.start, target.stop), range(CODE)] = 0.3
         _put(attention, head, query, key, value, out)
+    _wire_answer(attention)
+
+
+def _wire_answer(attention: nn.Module) -> None:
+    query, key, value = (torch.zeros(HEAD_SIZE, WIDTH) for _ in range(3))
+    out = torch.zeros(WIDTH, HEAD_SIZE)
+    query[STILL[0], IS_TEXT] = 1.0
+    key[STILL[0], IS_ANSWER] = 3.0
+    key[STILL[0], IS_VISUAL] = -1.0
+    key[STILL[1], IS_TEXT] = 1.0
+    key[STILL[0], IS_SINK] = 0.1  # for what comes before the answer
+    key[STILL[1], IS_SINK] = 0.1
+    value[0, IS_ANSWER] = 0.33
+    out[IN_ANSWER, 0] = 0.33
+    _put(attention, 2, query, key, value, out)
 
 
 def _wire_copies(attention: nn.Module, n_slots: int, sink: float, at: float) -> None:
@@ -219,15 +261,47 @@ def _wire_copies(attention: nn.Module, n_slots: int, sink: float, at: float) -> 
         _put(attention, slot, query, key, value, out)
 
 
+def _wire_third(attention: nn.Module, n_slots: int) -> None:
+    """Let those heads compare one more character; without it, "272-2464" goes on after "72" as it likes.
+
+    Of a cell's first slot the third character before is not known; there it counts nothing.
+    """
+    shadow = torch.linalg.qr(torch.randn(CODE, len(THIRD_LAST)))[0].T * (THIRD_WEIGHT * (CODE / len(THIRD_LAST)) ** 0.5)
+    for slot in range(n_slots):
+        rows = [HEAD_SIZE * slot + place for place in THIRD_LAST]
+        query, key = torch.zeros(len(rows), WIDTH), torch.zeros(len(rows), WIDTH)
+        query[:, SECOND_BEFORE] = shadow
+        if slot:
+            key[:, _slot(slot - 3)] = shadow
+        attention.q_proj.weight[rows], attention.k_proj.weight[rows] = query, key
+
+
+def _wire_edges(attention: nn.Module, n_slots: int) -> None:
+    """Let those heads see where values begin, and say where they are over."""
+    for slot in range(n_slots):
+        first = HEAD_SIZE * slot
+        for linear in (attention.q_proj, attention.k_proj):
+            linear.weight[first + BEGIN] = 0
+        attention.q_proj.weight[first + BEGIN, IS_ANSWER] = BEGIN_WEIGHT
+        attention.q_proj.weight[first + CONSTANT, IS_ANSWER] = OPENING_SINK_WEIGHT - LOOK_UP_SINK_WEIGHT
+        attention.k_proj.weight[first + BEGIN, BEGINS[slot]] = 1.0
+        over = CODE + N_PLACE
+        attention.v_proj.weight[first + over] = 0
+        attention.v_proj.weight[first + over, AFTER_END[slot]] = 0.5
+        attention.o_proj.weight[:, first + over] = 0
+        attention.o_proj.weight[ENDED, first + over] = 1.0
+
+
 def _wire_gathering(attention: nn.Module) -> None:
-    """Head 0: the token that opens the answer looks at the words that were found, most at those found surely."""
+    """Head 0: the answer's tokens look at the words of the question that were found, most at those found surely."""
     attention.q_norm.weight.fill_(2.0)
     attention.k_norm.weight.fill_(2.0)
     query, key, value = (torch.zeros(HEAD_SIZE, WIDTH) for _ in range(3))
     out = torch.zeros(WIDTH, HEAD_SIZE)
-    query[STILL[0], IS_ANSWER] = 1.0
+    query[STILL[0], IN_ANSWER] = 1.0
     key[STILL[0], FOUND_AT.start] = 1.0
     key[STILL[0], IS_VISUAL] = -2.0
+    key[STILL[0], IN_ANSWER] = -2.0
     key[STILL[1], IS_TEXT] = 1.0
     key[STILL[1], IS_SINK] = 1.0
     value[range(N_PLACE), range(FOUND_AT.start, FOUND_AT.stop)] = 0.5

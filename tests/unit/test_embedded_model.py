@@ -143,12 +143,32 @@ def test_view_sizes_keep_their_bounds(width, height):
 
 
 def test_reading_order_of_certain_characters_is_their_order():
-    order = reading_order(torch.tensor([[[0.0, 1.0, 0.0, 1.0]]]), 3)
+    order, total = reading_order(torch.tensor([[[0.0, 1.0, 0.0, 1.0]]]), 3)
     assert order[0, 0, 1].tolist() == [1, 0, 0]
     assert order[0, 0, 3].tolist() == [0, 1, 0]
     assert order[0, 0, 0].tolist() == [0, 0, 0]
+    assert total[0, 0].tolist() == [0, 0, 1]
 
 
 def test_reading_order_of_uncertain_characters_is_a_probability():
-    order = reading_order(torch.tensor([[[0.5, 0.5, 1.0]]]), 4)
+    order, total = reading_order(torch.tensor([[[0.5, 0.5, 1.0]]]), 4)
     assert order[0, 0, 2].tolist() == [0.25, 0.5, 0.25, 0]
+    assert total[0, 0].tolist() == [0, 0.25, 0.5, 0.25]
+
+
+def test_a_cell_holds_the_first_letter_of_the_next_one_where_a_word_goes_on():
+    """Two cells, "ab" up to the edge and "c" behind it: the slot after "b" holds "c"; a distant "c" is another word."""
+    tower = build_model(build_tokenizer(), width=64, layers=1, layout_layers=1).model.vision_tower
+    size = tower.config.character_size
+    with torch.no_grad():
+        tower.place_codes.weight.zero_()
+        tower.slots = torch.nn.Identity()
+    places = torch.zeros(2, 1, 2, 16, dtype=torch.long)
+    places[:, 0, 0, 5:8:2] = torch.tensor([1, 2])
+    places[0, 0, 1, 1] = 3
+    places[1, 0, 1, 4] = 3
+    slots = tower.compose(places).unflatten(-1, (-1, size))  # two before, then those of the cell
+    code = tower.character_codes.weight
+    assert torch.allclose(slots[:, 0, 2:4], code[1:3].expand(2, 2, size))
+    assert torch.allclose(slots[0, 0, 4], code[3])
+    assert not slots[1, 0, 4].any()

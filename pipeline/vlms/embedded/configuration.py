@@ -42,7 +42,7 @@ class ReaderTowerConfig(PretrainedConfig):  # type: ignore[misc, unused-ignore]
         stem_channels: tuple[int, int] | list[int] = (24, 48),
         reader_channels: int = 96,
         stem_blocks: int = 1,
-        reader_blocks: int = 3,
+        reader_blocks: int = 5,
         n_slots: int = 10,
         character_size: int = 15,
         hidden_size: int = 256,

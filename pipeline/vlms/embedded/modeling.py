@@ -8,8 +8,8 @@ width:
 
     pixels [B, 1, 16 R, 32 C]
       -> reader (convolutions)           a distribution over characters at each place, 4 px wide and 8 px high
-      -> compose                         the cell's characters in reading order, one slot each, and the two before them, as
-                                         one vector per cell
+      -> compose                         the cell's characters in reading order, one slot each, with the two before and the
+                                         one after them, as one vector per cell
       -> layout layers (bidirectional)   what the cells mean to each other; two-dimensional rotary positions
       -> [B, R C, D]                     plus a sine code of the cell's row and column
       -> links                           plus what each cell's label (column, row name) is
@@ -54,6 +54,9 @@ tokens: text is found by what it says, wherever it stands, while the other pairs
 
 N_RELATIONS, RELATION_SIZE = 2, 64
 """Relations between cells that the tower tells, and the size of their attention heads."""
+
+NEIGHBOURS = 3
+"""Places of 4 px from one letter of a word to the next, at most."""
 
 
 class _Convolution(nn.Sequential):
@@ -175,8 +178,8 @@ class LayoutLayer(nn.Module):
 class Links(nn.Module):
     """Tells each cell what it is the value of: its label's or column's cell, and its row's.
 
-    An attention head for each of these relations; a cell that belongs to none looks at a key of its own. Training supervises
-    the scores with the true relations.
+    An attention head for each of these relations, with rotary positions, because what belongs together stands in one row or
+    one column; a cell that belongs to none looks at a key of its own. Training supervises the scores by the true relations.
     """
 
     def __init__(self, size: int) -> None:
@@ -186,17 +189,18 @@ class Links(nn.Module):
         self.nothing = nn.Parameter(torch.zeros(N_RELATIONS, RELATION_SIZE))
         self.out = nn.Linear(N_RELATIONS * size, size, bias=False)
 
-    def scores(self, cells: Tensor) -> Tensor:
+    def scores(self, cells: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
         """How much each cell belongs to each: [B, relations, N, N + 1], the last column for nothing."""
         batch, n, _ = cells.shape
         query = self.query(cells).view(batch, n, N_RELATIONS, RELATION_SIZE).transpose(1, 2)
         key = self.key(cells).view(batch, n, N_RELATIONS, RELATION_SIZE).transpose(1, 2)
+        query, key = rotate(query, cosine, sine), rotate(key, cosine, sine)
         nothing = self.nothing[None, :, None].to(key.dtype).expand(batch, -1, -1, -1)
         return query @ torch.cat([key, nothing], dim=2).transpose(2, 3) / RELATION_SIZE**0.5
 
-    def forward(self, cells: Tensor, tokens: Tensor) -> Tensor:
-        """Add to `tokens` [B, N, D] what those hold that each belongs to, by the scores of `cells` [B, N, D]."""
-        share = self.scores(cells).softmax(-1)[..., :-1]
+    def forward(self, scores: Tensor, tokens: Tensor) -> Tensor:
+        """Add to `tokens` [B, N, D] what those hold that each belongs to, by `scores`."""
+        share = scores.softmax(-1)[..., :-1]
         return tokens + self.out((share @ tokens[:, None]).transpose(1, 2).flatten(2))
 
 
@@ -252,10 +256,27 @@ class ReaderTower(PreTrainedModel):  # type: ignore[misc, unused-ignore]
             present = (characters > 0).to(weight.dtype)
             codes = F.embedding(characters, weight) * present[..., None]
         codes = codes + self.place_codes.weight * present[..., None]  # [B, R, C, J, c]
-        order = reading_order(present.float(), self.config.n_slots).to(codes.dtype)  # [B, R, C, J, K]
-        spelled = torch.einsum("brcjk,brcjd->brckd", order, codes)
+        order, total = reading_order(present.float(), self.config.n_slots)
+        spelled = torch.einsum("brcjk,brcjd->brckd", order.to(codes.dtype), codes)
+        spelled = spelled + total.to(codes.dtype)[..., None] * self._after(codes, present)[..., None, :]
         slots = torch.cat([self._before(codes, present), spelled], dim=3)
         return self.slots(slots.flatten(3)).flatten(1, 2)
+
+    def _after(self, codes: Tensor, present: Tensor) -> Tensor:
+        """Code [B, R, C, c] of the character after each cell, where the line goes on: the first of its right neighbour.
+
+        It stands in the slot after the cell's last character, so that a cell's end and a word's end are told apart. It must
+        be as near as letters are: at most `NEIGHBOURS` places away.
+        """
+        lines = present.unflatten(3, (PLACE_ROWS, PLACE_COLUMNS)).float()
+        first = reading_order(lines, 1)[0][..., 0].to(codes.dtype)  # [B, R, C, rows, columns]
+        last = reading_order(lines.flip(-1), 1)[0][..., 0].to(codes.dtype)  # from the right
+        near = last.cumsum(-1)[..., :NEIGHBOURS].flip(-1)  # last character within NEIGHBOURS - j places of the edge
+        within = codes.unflatten(3, (PLACE_ROWS, PLACE_COLUMNS))[..., :NEIGHBOURS, :] * first[..., :NEIGHBOURS, None]
+        following = torch.cat([within[:, :, 1:], torch.zeros_like(within[:, :, :1])], dim=2)
+        after = (near[..., None] * following).sum(-2)  # [B, R, C, rows, c]
+        above = 1 - (1 - lines[..., 0, :]).prod(-1)[..., None].to(codes.dtype)
+        return above * after[..., 0, :] + (1 - above) * after[..., 1, :]
 
     def _before(self, codes: Tensor, present: Tensor) -> Tensor:
         """Codes [B, R, C, 2, c] of the two characters before each cell: the last of its left neighbour, on the same line.
@@ -263,22 +284,27 @@ class ReaderTower(PreTrainedModel):  # type: ignore[misc, unused-ignore]
         A line may cross a cell at either height; the height of a cell's first character decides which one is followed.
         """
         lines = present.unflatten(3, (PLACE_ROWS, PLACE_COLUMNS))
-        from_end = reading_order(lines.flip(-1).float(), 2).to(codes.dtype)  # [B, R, C, rows, columns, 2]
+        from_end = reading_order(lines.flip(-1).float(), 2)[0].to(codes.dtype)  # [B, R, C, rows, columns, 2]
         last = torch.einsum("brchjk,brchjd->brchkd", from_end, codes.unflatten(3, (PLACE_ROWS, PLACE_COLUMNS)).flip(4))
         last = last + (1 - from_end.sum(4))[..., None] * self.character_codes.weight[0]
         left = torch.cat([self.character_codes.weight[0].expand_as(last[:, :, :1]), last[:, :, :-1]], dim=2)
         above = 1 - (1 - lines[..., 0, :]).prod(-1)[..., None, None]
         return (above * left[..., 0, :, :] + (1 - above) * left[..., 1, :, :]).flip(3)
 
-    def lay_out(self, cells: Tensor, rows: int, columns: int) -> Tensor:
-        """Run the layout layers over `cells` [B, R C, hidden_size], add the code of their places, link values to labels."""
+    def lay_out(self, cells: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+        """Run the layout layers over `cells` [B, R C, hidden_size], add the code of their places, link values to labels.
+
+        Returns:
+            the tower's output [B, R C, hidden_size] and the scores of the links.
+        """
         head_size = self.config.hidden_size // self.config.num_attention_heads
         cosine, sine = rotary_2d(rows, columns, head_size, self.config.rope_theta, cells.device)
         for layer in self.layers:
             cells = layer(cells, cosine, sine)
         cells = self.norm(cells)
         place = self.position(sine_2d(rows, columns, self.config.hidden_size, cells.device).to(cells.dtype))
-        return self.links(cells, cells + place)
+        scores = self.links.scores(cells, cosine, sine)
+        return self.links(scores, cells + place), scores
 
     def see(self, pixels: Tensor) -> Tensor:
         """Encode views of one size, [B, 1, H, W], to [B, R C, hidden_size]."""
@@ -286,7 +312,7 @@ class ReaderTower(PreTrainedModel):  # type: ignore[misc, unused-ignore]
         cells = self.compose(logits.float().softmax(-1).to(features.dtype)) + self.appearance(features.flatten(3)).flatten(
             1, 2
         )
-        return self.lay_out(cells, pixels.shape[2] // CELL_HEIGHT_PX, pixels.shape[3] // CELL_WIDTH_PX)
+        return self.lay_out(cells, pixels.shape[2] // CELL_HEIGHT_PX, pixels.shape[3] // CELL_WIDTH_PX)[0]
 
     def forward(self, pixel_values: Tensor, image_sizes: Tensor | None = None, **_: Any) -> BaseModelOutputWithPooling:
         """Encode views, padded to one size where `image_sizes` [B, 2] (height, width in px) says how large each is.
@@ -302,15 +328,16 @@ class ReaderTower(PreTrainedModel):  # type: ignore[misc, unused-ignore]
         return BaseModelOutputWithPooling(last_hidden_state=hidden, hidden_states=(hidden,))
 
 
-def reading_order(present: Tensor, n_slots: int) -> Tensor:
-    """Probability that the character at place j is the k-th of its cell.
+def reading_order(present: Tensor, n_slots: int) -> tuple[Tensor, Tensor]:
+    """Probability that the character at place j is the k-th of its cell, and that the cell has k characters.
 
     Args:
         present: [..., J], the probability that a place holds a character.
         n_slots: how many characters to place; what follows is lost.
 
     Returns:
-        [..., J, n_slots]. The count of characters before a place follows the sum of the places' independent coins.
+        [..., J, n_slots] and [..., n_slots]. The count of characters before a place follows the sum of the places'
+        independent coins.
     """
     count = F.one_hot(torch.zeros_like(present[..., 0], dtype=torch.long), n_slots).to(present.dtype)
     order = []
@@ -318,7 +345,7 @@ def reading_order(present: Tensor, n_slots: int) -> Tensor:
         here = count * p[..., None]
         order.append(here)
         count = count - here + F.pad(here[..., :-1], (1, 0))
-    return torch.stack(order, dim=-2)
+    return torch.stack(order, dim=-2), count
 
 
 AutoConfig.register(ReaderTowerConfig.model_type, ReaderTowerConfig, exist_ok=True)
