@@ -56,9 +56,10 @@ _UPRIGHT = {  # EXIF 2.3, 4.6.4: how to turn what is stored for display
 _MESSAGE_CHARS = 300
 _CREDIBLE_DPI = (30, 2400)  # what an image file may claim; cameras write 1 or 72000
 _PROCESSES = 1024  # headroom over what runs already: the kernel counts all of the user's threads, not only ours
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38  # <linux/prctl.h>
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38  # <linux/prctl.h>
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000  # <linux/sched.h>
 _CLONE_NEW_ANYTHING = 0x7E020000  # all namespaces
+_CAPABILITY_VERSION = 0x20080522  # <linux/capability.h>
 
 # <linux/landlock.h>: system calls (the same numbers everywhere), and rights as bits.
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
@@ -223,6 +224,7 @@ def lock_in(libc: ctypes.CDLL) -> list[str]:
     locks = {
         "no network": _leave_the_network(libc),
         "no new privileges": libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0,
+        "no capabilities": _leave_capabilities(libc),
         "no files but programs and fonts": _leave_the_files(libc),
         "no dangerous system calls, sockets among them": _leave_system_calls(libc),
     }
@@ -233,6 +235,16 @@ def _leave_the_network(libc: ctypes.CDLL) -> bool:
     """Move to a network without any device where the system lets us: root may, others by way of a user namespace."""
     # Containers usually forbid both; there, no socket can be made (see below).
     return bool(libc.unshare(_CLONE_NEWNET) == 0 or libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0)
+
+
+def _leave_capabilities(libc: ctypes.CDLL) -> bool:
+    """Give up root's rights, and those over a user namespace of our own.
+
+    With these, the tools, which have lost them, could not open the document through this process's descriptors.
+    """
+    left = libc.capset(struct.pack("=Ii", _CAPABILITY_VERSION, 0), bytes(24)) == 0
+    libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)  # a new user namespace has hidden them as well
+    return bool(left)
 
 
 def _leave_the_files(libc: ctypes.CDLL) -> bool:
