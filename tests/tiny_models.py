@@ -192,7 +192,7 @@ def build_embedded(folder: Path) -> None:
     model = build_model(tokenizer, width=64, layers=3, layout_layers=1)
     for name, weight in model.named_parameters():
         # Its own initialisation is meant for training: at first next to nothing depends on anything.
-        if weight.dim() > 1 and ("language_model" in name or "appearance" in name):
+        if weight.dim() > 1 and "language_model" in name:
             torch.nn.init.normal_(weight, std=0.2)
     _save(folder, model, tokenizer, None)
 

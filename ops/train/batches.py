@@ -24,6 +24,9 @@ READER_WINDOW_PX = (128, 384)
 WINDOWS_PER_PAGE = 12
 MAX_ANSWER = 48
 """Longest answer in tokens."""
+REFUSAL_WEIGHT = 0.2
+"""Of each token of a refusal. An answer's tokens weigh one over the root of their number; a refusal is one token and its
+end, so by that rule to answer where nothing is there would cost twice what it costs to refuse where something is."""
 IGNORE = -100
 
 
@@ -272,7 +275,7 @@ class Batches(Dataset[ReaderBatch | Batch]):
                 row["segment"] += [number + 1] * len(whole)
                 row["positions"] += range(prefix, prefix + len(whole))
                 row["targets"] += [IGNORE] * (len(ask) - 1) + said
-                weight = 1 / len(said) ** 0.5
+                weight = REFUSAL_WEIGHT if q.answer == NOT_FOUND else 1 / len(said) ** 0.5
                 row["weights"] += [0] * (len(ask) - 1) + [weight] * len(said)  # type: ignore[list-item]
                 row["task"] += [-1] * (len(ask) - 1) + [len(described)] + [-1] * (len(said) - 1)
                 described.append((q.task, q.answer))

@@ -60,7 +60,7 @@ def reader_loss(model: LlavaForConditionalGeneration, batch: ReaderBatch) -> Out
     each, and so to read it twice or not at all. A little of that loss stays, so that places keep their meaning. Rows with
     characters too small to read do not count.
     """
-    logits, _ = model.model.vision_tower.reader(batch.pixels)
+    logits = model.model.vision_tower.reader(batch.pixels)
     log_p, classes = _strips(logits.float().log_softmax(-1)), _strips(batch.classes[..., None]).squeeze(-1)
     inked, blank = (classes >= 0).all((1, 2)) & (classes > 0).any((1, 2)), (classes == 0).all((1, 2))
     wanted, rows = classes[inked], log_p[inked]
@@ -225,9 +225,8 @@ def lay_out_group(tower: ReaderTower, group: Group, corrupt: float) -> tuple[Ten
         cells = tower.compose(misread(group.classes, corrupt, tower.config.n_characters))
     else:
         with torch.no_grad():
-            logits, features = tower.reader(group.pixels)
-            seen = logits.float().softmax(-1).to(features.dtype)
-        cells = tower.compose(seen) + tower.appearance(features.flatten(3)).flatten(1, 2)
+            seen = tower.reader(group.pixels).float().softmax(-1)
+        cells = tower.compose(seen)
     return tower.lay_out(cells, *group.classes.shape[1:3])
 
 

@@ -83,7 +83,7 @@ STAGES = (
     ),
     Stage(
         "join", "joint", 25, difficulty=Difficulty(blocks=(2, 6), width_px=(420, 1200)), pages=3, questions=12, max_rows=30,
-        views=(("page", 0.6), ("crop", 0.2), ("page+crops", 0.2)), learning_rate=3e-4, cool_down=True,
+        views=(("page", 0.6), ("crop", 0.2), ("page+crops", 0.2)), learning_rate=2e-4, cool_down=True,
     ),
     Stage(
         "views", "joint", 30, pages=2, questions=14, learning_rate=2e-4, cool_down=True,

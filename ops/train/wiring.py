@@ -143,8 +143,6 @@ def _wire_tower(model: LlavaForConditionalGeneration, codes: Tensor) -> None:
     tower = model.model.vision_tower
     tower.character_codes.weight.copy_(codes)
     tower.place_codes.weight.zero_()
-    # What a cell looks like, beside its characters, is unknown while pages are put in by their text: it joins later, from 0.
-    tower.appearance.weight.zero_()
     _identity(tower.slots)
     tower.slots.bias[IS_VISUAL] = 1.0
     for layer in tower.layers:

@@ -29,8 +29,6 @@ def tokenizer():
 def model(tokenizer):
     torch.manual_seed(0)
     model = build_model(tokenizer, width=64, layers=2, layout_layers=1).eval()
-    # Zero at the start of training; here every path must count.
-    torch.nn.init.normal_(model.model.vision_tower.appearance.weight, std=0.02)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.uniform_(-1, 1)

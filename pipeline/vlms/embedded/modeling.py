@@ -14,8 +14,8 @@ width:
       -> [B, R C, D]                     plus a sine code of the cell's row and column
       -> links                           plus what each cell's label (column, row name) is
 
-Characters are the channel between eyes and language: a page known by its text alone can be put in at `compose`, which is
-how the layers behind it are trained without drawing. Nothing is learned per position, so a view may have any size. No
+Characters are the only channel between eyes and language: a page known by its text alone can be put in at `compose`, which
+is how the layers behind it are trained without drawing. Nothing is learned per position, so a view may have any size. No
 tensor is kept in a non-persistent buffer, because `from_pretrained` gives those back uninitialised.
 """
 
@@ -98,18 +98,14 @@ class Reader(nn.Module):
         self.blocks = nn.Sequential(*(_ResidualBlock(config.reader_channels) for _ in range(config.reader_blocks)))
         self.head = nn.Linear(config.reader_channels, config.n_characters)
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Read [B, 1, H, W].
-
-        Returns:
-            logits [B, R, C, J, n_characters] and features [B, R, C, J, reader_channels].
-        """
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Read [B, 1, H, W]: logits [B, R, C, J, n_characters]."""
         features = self.blocks(self.stem(pixels.to(memory_format=torch.channels_last)))
         batch, channels, height, width = features.shape
         rows, columns = height // PLACE_ROWS, width // PLACE_COLUMNS
         features = features.permute(0, 2, 3, 1).reshape(batch, rows, PLACE_ROWS, columns, PLACE_COLUMNS, channels)
         features = features.transpose(2, 3).reshape(batch, rows, columns, PLACES, channels)
-        return self.head(features), features
+        return self.head(features)
 
 
 def rotary_2d(rows: int, columns: int, head_size: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -218,7 +214,6 @@ class ReaderTower(PreTrainedModel):  # type: ignore[misc, unused-ignore]
         self.character_codes = nn.Embedding(config.n_characters, config.character_size)
         self.place_codes = nn.Embedding(PLACES, config.character_size)
         self.slots = nn.Linear((2 + config.n_slots) * config.character_size, config.hidden_size)
-        self.appearance = nn.Linear(PLACES * config.reader_channels, config.hidden_size, bias=False)
         self.layers = nn.ModuleList(LayoutLayer(config) for _ in range(config.num_hidden_layers))
         self.norm = _Norm(config.hidden_size, eps=1e-6)
         self.position = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
@@ -308,10 +303,7 @@ class ReaderTower(PreTrainedModel):  # type: ignore[misc, unused-ignore]
 
     def see(self, pixels: Tensor) -> Tensor:
         """Encode views of one size, [B, 1, H, W], to [B, R C, hidden_size]."""
-        logits, features = self.reader(pixels)
-        cells = self.compose(logits.float().softmax(-1).to(features.dtype)) + self.appearance(features.flatten(3)).flatten(
-            1, 2
-        )
+        cells = self.compose(self.reader(pixels).float().softmax(-1).to(pixels.dtype))
         return self.lay_out(cells, pixels.shape[2] // CELL_HEIGHT_PX, pixels.shape[3] // CELL_WIDTH_PX)[0]
 
     def forward(self, pixel_values: Tensor, image_sizes: Tensor | None = None, **_: Any) -> BaseModelOutputWithPooling:
