@@ -194,6 +194,14 @@ def build_embedded(folder: Path) -> None:
         # Its own initialisation is meant for training: at first next to nothing depends on anything.
         if weight.dim() > 1 and "language_model" in name:
             torch.nn.init.normal_(weight, std=0.2)
+    # A token also holds the two characters before its cell, and what a reader names depends on what stands around. Of one
+    # that has learned nothing this may count for more than what is there: tests of where a token looks would find its
+    # neighbour.
+    tower = model.model.vision_tower
+    torch.nn.init.zeros_(tower.slots.weight[:, : 2 * tower.config.character_size])
+    for block in tower.reader.blocks:
+        torch.nn.init.constant_(block.norm.weight, 0.1)
+    torch.nn.init.normal_(tower.reader.head.weight, std=0.3)
     _save(folder, model, tokenizer, None)
 
 
