@@ -43,13 +43,24 @@ from pipeline.store import (
     upgrade,
 )
 from pipeline.store.database import Database
-from tests.servers import Postgres, ServerMissing
+from tests.servers import Postgres, Redis, ServerMissing
 
 MODEL = ModelIdentity("stub", "embedded", None, "f" * 64, "cpu", "float32")
 FACTS = RunFacts(MODEL, "0.1.0+test", {"numpy": "2", "torch": "none"})
 SETUP = Setup("entropy-gradient", "default", {"rounds": 3}, "c" * 64, ModelRef.of(MODEL), "stub dpi=100")
 TOTAL, DATE = Question("total", "What is the total?"), Question("date", "What is the date?")
 WIDTH, HEIGHT = 80, 120
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[Redis]:
+    """A server that the tests of a module share."""
+    try:
+        server = Redis()
+    except ServerMissing as missing:
+        pytest.skip(str(missing))
+    with server:
+        yield server
 
 
 @pytest.fixture(scope="session")

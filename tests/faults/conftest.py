@@ -8,20 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.faults.rig import Rig
-from tests.servers import Postgres, Redis, ServerMissing
-from tests.stores import postgres
+from tests.servers import Postgres, Redis
+from tests.stores import postgres, redis
 
-__all__ = ["postgres"]
-
-
-@pytest.fixture(scope="session")
-def redis() -> Iterator[Redis]:
-    try:
-        server = Redis()
-    except ServerMissing as missing:
-        pytest.skip(str(missing))
-    with server:
-        yield server
+__all__ = ["postgres", "redis"]
 
 
 @pytest.fixture

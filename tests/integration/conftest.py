@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pipeline.vlms.catalogue import VLMS
-from tests.stores import engine_url, postgres, sql, store, store_url
+from tests.stores import engine_url, postgres, redis, sql, store, store_url
 
-__all__ = ["engine_url", "postgres", "sql", "store", "store_url"]
+__all__ = ["engine_url", "postgres", "redis", "sql", "store", "store_url"]
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from pipeline.evaluation.results import Result, read_results
 from pipeline.store import upgrade
 from pipeline.store.database import Database
 from tests.documents import pdf
-from tests.servers import Postgres, Redis, ServerMissing, wait_for
+from tests.servers import Postgres, Redis, wait_for
 from tests.tiny_models import build
 
 pytestmark = pytest.mark.slow
@@ -32,16 +32,6 @@ SECONDS = 120.0
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build("embedded", tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[Redis]:
-    try:
-        server = Redis()
-    except ServerMissing as missing:
-        pytest.skip(str(missing))
-    with server:
-        yield server
 
 
 @pytest.fixture

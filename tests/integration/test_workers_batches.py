@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,23 +16,13 @@ from pipeline.store import Store
 from pipeline.store.operations import Operations
 from tests.acceptance.conftest import command, environment
 from tests.documents import pdf
-from tests.servers import Redis, ServerMissing, free_port
+from tests.servers import Redis, free_port
 from tests.stores import DATE, TOTAL, batch, document, pages_of, work_off
 from tests.tiny_models import build
 from workers.app import Bell, answer_queue, create_app
 from workers.dispatch import dispatch, wake_for_waiting
 
 NOWHERE = f"redis://:secret@127.0.0.1:{free_port()}/0"
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[Redis]:
-    try:
-        server = Redis()
-    except ServerMissing as missing:
-        pytest.skip(str(missing))
-    with server:
-        yield server
 
 
 @pytest.fixture
