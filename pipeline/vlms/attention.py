@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-_NAME = "exhibit_watched"
+_WATCHED, _REMEMBERED = "exhibit_watched", "exhibit_remembered"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,10 +54,7 @@ class WatchedBlock:
         self._seen = filled & (torch.arange(filled.shape[1], device=device)[None] <= self._positions[:, None])
         self.weights: tuple[Tensor, ...] = ()
         """[H, N] per row, after the block was called: float32 at least."""
-        # Copies share every weight; only the copies' lists of parts and their configuration are their own.
-        attention = copy.copy(block.self_attn)
-        attention.config = copy.copy(attention.config)
-        attention.config._attn_implementation = _NAME
+        attention = _attending(block, _WATCHED)
         self._block = copy.copy(block)
         self._block._modules = {**block._modules, "self_attn": attention}
 
@@ -93,6 +90,22 @@ class WatchedBlock:
         return kernel.index_put((rows, new), mixed)
 
 
+def remember(block: Any, hidden: Tensor, rotary: tuple[Tensor, Tensor], cache: Any) -> None:
+    """Put a block's keys and values of some positions [B, L, D] into its cache, and leave out the rest of the block."""
+    if hidden.shape[1]:
+        _attending(block, _REMEMBERED)(
+            block.input_layernorm(hidden), position_embeddings=rotary, attention_mask=None, past_key_values=cache
+        )
+
+
+def _attending(block: Any, how: str) -> Any:
+    """A block's attention by another of transformers' attention functions; shares every weight, the block stays as it is."""
+    attention = copy.copy(block.self_attn)
+    attention.config = copy.copy(attention.config)
+    attention.config._attn_implementation = how
+    return attention
+
+
 def visual_positions(lengths: Sequence[tuple[int, bool]]) -> Tensor:
     """Positions of the visual tokens in a sequence of stretches, each given by its length and whether it is a view."""
     places, at = [torch.arange(0)], 0
@@ -101,6 +114,11 @@ def visual_positions(lengths: Sequence[tuple[int, bool]]) -> Tensor:
             places.append(torch.arange(at, at + length))
         at += length
     return torch.cat(places)
+
+
+def _nowhere(_module: Any, query: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
+    """Nothing attended to, in the place of what a kernel makes of queries [B, H, L, d]: [B, L, H, d] at no cost."""
+    return query.new_zeros(()).expand_as(query).transpose(1, 2), None
 
 
 def _attention(
@@ -119,4 +137,5 @@ def _attention(
     return watched.attend(query, key, value, scaling, kernel), None
 
 
-ALL_ATTENTION_FUNCTIONS.register(_NAME, _attention)
+ALL_ATTENTION_FUNCTIONS.register(_WATCHED, _attention)
+ALL_ATTENTION_FUNCTIONS.register(_REMEMBERED, _nowhere)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ModelUnavailable
-from pipeline.vlms.attention import Watch, WatchedBlock
+from pipeline.vlms.attention import Watch, WatchedBlock, remember
 from pipeline.vlms.base import VisualTokens
 
 
@@ -115,7 +115,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Run:
-    """Hidden states [B, L, D] after the last block run, the leaves by row and view, and everything run so far.
+    """Hidden states [B, wanted, D] after the last block run, the leaves by row and view, and everything run so far.
 
     `attentions` are what was watched, by block and row: [heads, N].
     """
@@ -146,7 +146,9 @@ class Decoder:
         """Their type, which is the type of all hidden states."""
         return self._model.embed_tokens.weight.dtype
 
-    def run(self, rows: Sequence[Row], plan: Plan, past: Past | None = None, watch: Watch | None = None) -> Run:
+    def run(
+        self, rows: Sequence[Row], plan: Plan, past: Past | None = None, watch: Watch | None = None, *, wanted: int
+    ) -> Run:
         """Run rows, padded at the end to the longest, behind what was run before.
 
         With a graph, the visual tokens' states entering block `plan.leaf` are the leaves, and nothing before them is in the
@@ -157,6 +159,8 @@ class Decoder:
             plan: How to run them.
             past: What was run before; its cache grows.
             watch: The attention wanted; None for none, at no cost.
+            wanted: Of how many positions, counted from the padded end, the states are wanted: of all others the last block
+                only makes keys and values. The watched positions must be among them.
         """
         with torch.no_grad():
             hidden = _stack([self._embed(row) for row in rows])
@@ -170,6 +174,10 @@ class Decoder:
             if plan.graph and index == plan.leaf:
                 hidden, leaves = _insert_leaves(hidden, rows)
             with torch.set_grad_enabled(plan.graph and index >= plan.leaf):
+                if index == plan.depth - 1:
+                    unread = hidden.shape[1] - wanted
+                    remember(block, hidden[:, :unread], _cut(rotary, slice(unread)), past.cache)
+                    hidden, rotary, mask = hidden[:, unread:], _cut(rotary, slice(unread, None)), self._mask(past, wanted)
                 hidden = _through(watched.get(index, block), hidden, rotary, mask, past)
         return Run(hidden, leaves, past, tuple(block.weights for block in watched.values()))
 
@@ -227,7 +235,15 @@ class Decoder:
 
 def _through(block: Any, hidden: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, past: Past) -> Tensor:
     """Run one block; its new keys and values go into the past's cache."""
+    if hidden.shape[1] == 0:
+        return hidden
     return block(hidden, attention_mask=mask, position_embeddings=rotary, past_key_values=past.cache, use_cache=True)
+
+
+def _cut(rotary: tuple[Tensor, Tensor], positions: slice) -> tuple[Tensor, Tensor]:
+    """The cosines and sines [..., L, d] of some positions."""
+    cosines, sines = rotary
+    return cosines[..., positions, :], sines[..., positions, :]
 
 
 def _refuse_windows(config: Any, context: int) -> None:

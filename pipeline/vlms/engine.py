@@ -217,8 +217,10 @@ class FrozenVlm(ABC):
         tails = [tuple(tail) for tail in forced] if forced is not None else [()] * len(prompts)
         rows = [self._row(prompt, tail) for prompt, tail in zip(prompts, tails, strict=True)]
         with self._memory(), torch.set_grad_enabled(graph):
-            run, leaves = self._run(rows, plan, _watch(rows, tails, attentions) if attentions else None)
-            logits = self._last_logits(run, rows, [len(tail) for tail in tails], normed=layer is None)
+            forced_counts = [len(tail) for tail in tails]
+            watch = _watch(rows, tails, attentions) if attentions else None
+            run, leaves = self._run(rows, plan, watch, _wanted(rows, forced_counts))
+            logits = self._last_logits(run, rows, forced_counts, normed=layer is None)
         self._usage += Usage(forward_passes=len(rows))
         if graph:
             logits.register_hook(self._count_backward)
@@ -306,17 +308,19 @@ class FrozenVlm(ABC):
         pieces.append(Piece(tuple(text)))
         return tuple(piece for piece in pieces if piece.length)
 
-    def _run(self, rows: Sequence[Row], plan: Plan, watch: Watch | None) -> tuple[Run, tuple[tuple[Tensor, ...], ...]]:
+    def _run(
+        self, rows: Sequence[Row], plan: Plan, watch: Watch | None, wanted: int
+    ) -> tuple[Run, tuple[tuple[Tensor, ...], ...]]:
         """Run rows, from behind their shared beginning where there is one; the leaves are those of the whole rows."""
         cut = _shared_pieces(rows)
         if cut == 0 or (plan.graph and len(rows) > 1):
-            run = self._count_visual(rows, self.decoder.run(rows, plan, watch=watch))
+            run = self._count_visual(rows, self.decoder.run(rows, plan, watch=watch, wanted=wanted))
             return run, run.leaves
         start = self._read_beginning(rows[0].split(cut)[0], plan)
         cache = start.past.cache.copy(len(rows), detach=not plan.graph)
         past = replace(start.past, cache=cache, filled=start.past.filled.expand(len(rows), -1))
         tails = [row.split(cut)[1] for row in rows]
-        run = self._count_visual(tails, self.decoder.run(tails, plan, past, watch))
+        run = self._count_visual(tails, self.decoder.run(tails, plan, past, watch, wanted=wanted))
         return run, tuple(start.leaves + own for own in run.leaves)
 
     def _read_beginning(self, row: Row, plan: Plan) -> _Beginning:
@@ -330,8 +334,7 @@ class FrozenVlm(ABC):
                 return kept
         # What the new one replaces goes first: its memory may be needed.
         self._kept = [old for old in self._kept if old.plan.graph != plan.graph and _same(old.row.pieces, row.pieces)]
-        run = self._count_visual([row], self.decoder.run([row], plan))
-        # The last block's own output is read by nobody; without it, its part of the graph is freed.
+        run = self._count_visual([row], self.decoder.run([row], plan, wanted=0))
         new = _Beginning(row, plan, run.leaves[0] if run.leaves else (), run.past)
         self._kept = [*(old for old in self._kept if not new.serves(old.row, old.plan)), new]
         return new
@@ -388,6 +391,11 @@ def _same(pieces: Sequence[Piece], others: Sequence[Piece]) -> bool:
     return len(pieces) == len(others) and all(
         mine.view is other.view and mine.ids == other.ids for mine, other in zip(pieces, others, strict=True)
     )
+
+
+def _wanted(rows: Sequence[Row], forced: Sequence[int]) -> int:
+    """How many positions, from the end, hold all that logits are read at: each prompt's last and the forced ones."""
+    return max(row.length for row in rows) - min(row.length - count - 1 for row, count in zip(rows, forced, strict=True))
 
 
 def _watch(rows: Sequence[Row], tails: Sequence[Sequence[int]], blocks: Sequence[int]) -> Watch:

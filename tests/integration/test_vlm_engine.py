@@ -218,13 +218,15 @@ def test_a_forward_pass_shares_the_beginning_over_a_batch(vlm: Any, page: Visual
 def test_the_leaves_are_the_states_entering_their_block(vlm: Any, page: VisualTokens, leaf: int) -> None:
     prompt = Prompt((page,), "Where?")
     seen = []
-    hook = vlm.model.model.language_model.layers[leaf].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    norm = vlm.model.model.language_model.layers[leaf].input_layernorm
+    hook = norm.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     plain = vlm.read([unshared(prompt)])
     hook.remove()
+    states = torch.cat(seen, dim=1)  # the last block is given the positions that are only looked back at apart
     reading = vlm.read([prompt], graph=True, leaf=leaf)
     torch.testing.assert_close(reading.logits, plain.logits, **TOLERANCE)
-    start = next(i for i in range(seen[0].shape[1]) if torch.allclose(seen[0][0, i], reading.leaves[0][0][0], atol=1e-4))
-    torch.testing.assert_close(reading.leaves[0][0], seen[0][0, start : start + page.count], **TOLERANCE)
+    start = next(i for i in range(states.shape[1]) if torch.allclose(states[0, i], reading.leaves[0][0][0], atol=1e-4))
+    torch.testing.assert_close(reading.leaves[0][0], states[0, start : start + page.count], **TOLERANCE)
     assert reading.leaves[0][0].is_leaf
 
 
