@@ -305,6 +305,21 @@ class Usage:
             -other.seconds,
         )
 
+    def split(self, count: int) -> list[Usage]:
+        """Even shares; whole numbers that do not divide go to the first, so that the sum is exact."""
+        even = Usage(
+            self.forward_passes // count,
+            self.backward_passes // count,
+            self.vision_encodes // count,
+            self.visual_tokens // count,
+            self.decoded_tokens // count,
+            self.seconds / count,
+        )
+        rest = self
+        for _ in range(count - 1):
+            rest -= even
+        return [rest] + [even] * (count - 1)
+
 
 class AnswerStatus(StrEnum):
     """What became of a question."""

@@ -33,9 +33,11 @@ def runs(
             for name in table.arms(model.family)
         ]
         arms = [parse_arm(name, model.family, prompt_of(dataset)) for name in dict.fromkeys(wanted)]
-        # A control may need what a method showed.
+        # Arms of one configuration follow each other, as they ask the model alike; a control may need what a method showed.
+        places = {arm.config.sha256: place for place, arm in reversed(list(enumerate(arms)))}
         ordered = sorted(
-            (arm for arm in arms if model.blocks is None or fits(arm, model.blocks)), key=lambda arm: not arm.is_method
+            (arm for arm in arms if model.blocks is None or fits(arm, model.blocks)),
+            key=lambda arm: (places[arm.config.sha256], not arm.is_method),
         )
         if ordered:
             yield disturbed(selection, disturbance), ordered

@@ -247,6 +247,7 @@ def _run(jobs: Jobs, selection: Selection, results: ResultFile, arms: Sequence[A
 def _jobs(arguments: argparse.Namespace, model: ModelFolder) -> Iterator[Jobs]:
     """The store beside the results, worked off here; or a deployment's, worked off there."""
     from pipeline.evaluation.jobs import Jobs
+    from pipeline.evaluation.memory import RememberingVlm
     from pipeline.store import Store
     from pipeline.work import Worker
 
@@ -257,7 +258,7 @@ def _jobs(arguments: argparse.Namespace, model: ModelFolder) -> Iterator[Jobs]:
         return
     arguments.out.mkdir(parents=True, exist_ok=True)
     with Store.open(f"sqlite:///{(arguments.out / DATABASE).resolve()}") as store:
-        worker = Worker(store, lambda: _load(arguments))
+        worker = Worker(store, lambda: RememberingVlm(_load(arguments)))
         try:
             yield Jobs(store, model, worker)
         finally:

@@ -7,7 +7,7 @@ are only submitted; its workers answer, and its chores worker wakes them within 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pipeline.config import MethodConfig
@@ -39,6 +39,8 @@ class Jobs:
     model: ModelFolder
     worker: Worker | None
     raster: RasterSettings = field(default_factory=RasterSettings)
+    _opened: dict[str, SubmittedDocument] = field(default_factory=dict, init=False)
+    """The document submitted last: here, arm after arm asks about it."""
 
     def submit(self, documents: Mapping[str, Sequence[Example]], config: MethodConfig) -> str:
         """Submit questions about documents, or find them where they were submitted before; return the batch's id.
@@ -66,6 +68,12 @@ class Jobs:
         return self.store.submit(batch, pages_of).batch_id
 
     def _document(self, name: str, example: Example) -> SubmittedDocument:
+        if name not in self._opened:
+            self._opened.clear()
+            self._opened[name] = self._open(name, example)
+        return self._opened[name]
+
+    def _open(self, name: str, example: Example) -> SubmittedDocument:
         try:
             data, (first, *others) = document_bytes(example), example.media
             with PageSource(data, name, settings=self.raster) as source:
@@ -75,17 +83,19 @@ class Jobs:
         except DocumentError as error:
             return SubmittedDocument.unreadable(name, failure_of(error))
 
-    def traces(self, batch: str, waiting: Callable[[], None] = lambda: None) -> Iterator[AnswerTrace]:
-        """The answers of a batch when all are settled, in the order of the questions.
-
-        Args:
-            batch: Its id.
-            waiting: Called now and then while others work on it.
-        """
+    def traces(self, batch: str) -> Iterator[AnswerTrace]:
+        """The answers of a batch: worked off here, in the order of the questions; by others, as they come."""
         if self.worker is not None:
-            self.worker.work_off(batch, waiting)
-        while not self.store.finished(batch):
-            waiting()
-            time.sleep(POLL_S)
-        for record in self.store.records(batch):
-            yield self.store.answer_trace(record["answer_id"])
+            self.worker.work_off(batch)
+        told: set[str] = set()
+        open_answers = -1
+        while open_answers:
+            standing = self.store.progress(batch)
+            if standing.answers_open != open_answers:
+                open_answers = standing.answers_open
+                for record in self.store.records(batch):
+                    if record["answer_id"] not in told:
+                        told.add(record["answer_id"])
+                        yield self.store.answer_trace(record["answer_id"])
+            if open_answers:
+                time.sleep(POLL_S)

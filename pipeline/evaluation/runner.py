@@ -2,8 +2,8 @@
 
 Methods go the way of all questions, through a store and its workers (`pipeline.evaluation.jobs`), so that what is measured
 is what production does, long documents' sweeps and merging included. Controls, which know the truth, the scoring of options
-and disturbed pages are computed here. In this process documents are the outer loop: a page is drawn once for all methods,
-and an interrupted run has the same questions of each arm.
+and disturbed pages are computed here. In this process questions are the outer loop: what arms have in common is computed
+once (`pipeline.evaluation.memory`), and an interrupted run has the same questions of each arm.
 """
 
 from __future__ import annotations
@@ -74,21 +74,21 @@ class _Run:
         self.jobs, self.selection, self.arms, self.results, self.progress = jobs, selection, arms, results, progress
 
     def here(self, vlm: Vlm) -> None:
-        """Answer everything in this process, document by document."""
+        """Answer everything in this process, question by question; an answer is on disk before the next is begun."""
         for name, examples in self.selection.documents():
-            missing = {arm.name: self._missing(arm, examples, vlm.identity.dtype) for arm in self.arms}
-            if any(missing.values()):
-                controls = _Controls(vlm, self)
+            controls = _Controls(vlm, self)
+            for example in examples:
                 for arm in self.arms:
-                    self._document(arm, name, missing[arm.name], controls)
+                    if self._missing(arm, [example], vlm.identity.dtype):
+                        self._question(arm, name, example, controls)
 
-    def _document(self, arm: Arm, name: str, examples: Sequence[Example], controls: _Controls) -> None:
-        asked = [example for example in examples if self._is_job(arm, example)]
-        for batch in self._submit(arm, {name: asked} if asked else {}):
-            self._collect(arm, batch, asked)
-        rest = [example for example in examples if not self._is_job(arm, example)]
-        for example, said in controls.answers(arm, rest):
-            self._keep(arm, example, said)
+    def _question(self, arm: Arm, name: str, example: Example, controls: _Controls) -> None:
+        if self._is_job(arm, example):
+            for batch in self._submit(arm, {name: [example]}):
+                self._collect(arm, batch, [example])
+        else:
+            for _, said in controls.answers(arm, [example]):
+                self._keep(arm, example, said)
 
     def elsewhere(self) -> None:
         """Submit everything, then wait for it arm by arm."""

@@ -54,7 +54,7 @@ class Plain:
             yield from self._halving(page, questions[:middle], pulse, spent())
             yield from self._halving(page, questions[middle:], pulse, Usage())
             return
-        for answer, share in zip(answers, _shares(spent(), len(answers)), strict=True):
+        for answer, share in zip(answers, spent().split(len(answers)), strict=True):
             yield replace(answer, usage=share)
 
     def _batch(self, page: EncodedPage, questions: Sequence[Question]) -> list[Answer]:
@@ -72,19 +72,3 @@ class Plain:
             assemble(question, page, generation, margins[index], self.config)
             for index, (question, generation) in enumerate(zip(questions, generations, strict=True))
         ]
-
-
-def _shares(spent: Usage, count: int) -> list[Usage]:
-    """Split a batch's usage evenly; whole numbers that do not divide go to the first, so that the sum is exact."""
-    even = Usage(
-        spent.forward_passes // count,
-        spent.backward_passes // count,
-        spent.vision_encodes // count,
-        spent.visual_tokens // count,
-        spent.decoded_tokens // count,
-        spent.seconds / count,
-    )
-    rest = spent
-    for _ in range(count - 1):
-        rest -= even
-    return [rest] + [even] * (count - 1)

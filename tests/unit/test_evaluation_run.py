@@ -342,6 +342,26 @@ class TestRun:
         assert len(ResultFile(path).known) == 1
         assert len(answered(part, path, "plain")) == 2
 
+    def test_an_answer_is_on_disk_before_the_next_question_is_asked(self, folder: Path, tmp_path: Path) -> None:
+        """A run cut in the second of two questions about a page has the first one's line, and asks only the second again."""
+        part = selection(folder, quality="clean", limit=2)
+        path = tmp_path / "results.jsonl"
+        vlm, generate = ToyVlm(), ToyVlm.generate
+        asked: list[int] = []
+
+        def cut(reading: Any, count: int) -> Any:
+            asked.append(count)
+            if len(asked) == 2:
+                raise KeyboardInterrupt
+            return generate(vlm, reading, count)
+
+        vlm.generate = cut  # type: ignore[method-assign]
+        with pytest.raises(KeyboardInterrupt):
+            answered(part, path, "plain", vlm=vlm)
+        assert len(path.read_text().splitlines()) == 1
+        assert len(answered(part, path, "plain", vlm=vlm)) == 2
+        assert len(asked) == 3
+
     def test_shards_lines_are_known_to_each_other(self, folder: Path, tmp_path: Path) -> None:
         answered(selection(folder, limit=2), tmp_path / "out" / "a.1-of-2.jsonl", "plain")
         answered(selection(folder, quality="poor"), tmp_path / "out" / "a.2-of-2.jsonl", "plain")
