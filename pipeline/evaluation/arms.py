@@ -140,6 +140,12 @@ def with_preset(name: str, preset: str | None) -> str:
     return f"{head}/{preset}{plus}{settings}" if preset in known.get(head, ()) else name
 
 
+def with_control(name: str) -> list[str]:
+    """An arm's name and, behind SPOT-E's, the control that its paper lacks: as many masks, all from the initial policy."""
+    method = re.split(r"[/@+]", name, maxsplit=1)[0]
+    return [name, f"{name}+update=false"] if method == "spot-e" and "+update=" not in name else [name]
+
+
 @dataclass(frozen=True, slots=True)
 class Shown:
     """What a reference arm showed for a question: sizes (width, height) of its crops."""

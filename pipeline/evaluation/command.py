@@ -199,9 +199,9 @@ def run_dataset(arguments: argparse.Namespace) -> int:
 
 def _arm_names(arguments: argparse.Namespace, results: ResultFile) -> list[str]:
     """The arms asked for; else all that the file has, for a report, or the dataset's usual ones."""
-    from pipeline.evaluation.arms import DEFAULT_ARMS, REFERENCE, with_preset
+    from pipeline.evaluation.arms import DEFAULT_ARMS, REFERENCE, with_control, with_preset
 
-    named = [with_preset(method, arguments.preset) for method in arguments.method]
+    named = [name for method in arguments.method for name in with_control(with_preset(method, arguments.preset))]
     asked = list(dict.fromkeys([*named, *arguments.arm]))
     if asked:
         return asked

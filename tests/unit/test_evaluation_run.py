@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from pipeline.answer import answer_page
 from pipeline.config import GroundingConfig, RegionConfig, SaliencyConfig
 from pipeline.errors import EnvironmentProblem, PromptTooLong, UsageError
-from pipeline.evaluation.arms import CONTROLS, DEFAULT_ARMS, REFERENCE, Arm, parse_arm
+from pipeline.evaluation.arms import CONTROLS, DEFAULT_ARMS, REFERENCE, Arm, parse_arm, with_control
 from pipeline.evaluation.fit import fit_regions
 from pipeline.evaluation.jobs import Jobs
 from pipeline.evaluation.pages import Benchmark, read_benchmark
@@ -134,6 +134,12 @@ class TestArms:
     def test_all_are_asked_in_the_same_words(self) -> None:
         assert {parse_arm(name, "toy").config.answer.prompt for name in DEFAULT_ARMS} == {"document"}
         assert parse_arm("entropy-gradient/paper+prompt=paper", "toy").config.answer.prompt == "paper"
+
+    def test_spot_e_is_never_without_its_control(self) -> None:
+        assert with_control("spot-e/paper+steps=2") == ["spot-e/paper+steps=2", "spot-e/paper+steps=2+update=false"]
+        assert with_control("spot-e") == ["spot-e", "spot-e+update=false"]
+        assert with_control("spot-e+update=false") == ["spot-e+update=false"]
+        assert with_control(REFERENCE) == [REFERENCE]
 
     def test_digests_tell_arms_apart_but_not_their_names(self) -> None:
         digests = [parse_arm(name, "toy").sha256 for name in (*DEFAULT_ARMS, "plain@800")]
