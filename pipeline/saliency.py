@@ -235,11 +235,12 @@ def merge_layers(layers: Sequence[TokenLayer], norms: np.ndarray) -> tuple[Patch
     """
     finest = max(layers, key=lambda layer: layer.grid.rows * layer.grid.cols).grid
     merged = np.zeros((finest.rows, finest.cols))
+    known = np.append(norms, 0.0)  # what NO_TOKEN indexes
     for layer in layers:
         grid = layer.grid
         rows = overlap((grid.y0, grid.y1, grid.rows), (finest.y0, finest.y1, finest.rows))
         cols = overlap((grid.x0, grid.x1, grid.cols), (finest.x0, finest.x1, finest.cols))
-        merged += rows @ norms[layer.index] @ cols.T
+        merged += rows @ known[layer.index] @ cols.T
     return finest, merged
 
 

@@ -33,6 +33,7 @@ from transformers import (
 )
 from transformers.models.internvl.configuration_internvl import InternVLVisionConfig
 
+from pipeline.vlms.embedded.configuration import ReaderTowerConfig
 from pipeline.vlms.embedded.modeling import build_model
 from pipeline.vlms.embedded.tokenizer import build_tokenizer
 
@@ -189,16 +190,15 @@ def build_qwen2_5_vl(folder: Path) -> None:
 def build_embedded(folder: Path) -> None:
     """The embedded model's classes at a small width."""
     tokenizer = build_tokenizer()
-    model = build_model(tokenizer, width=64, layers=3, layout_layers=1)
+    sizes = {"layout_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 64}
+    model = build_model(tokenizer, ReaderTowerConfig(n_slots=4, signature_size=8, **sizes), layers=3, heads=4)
     for name, weight in model.named_parameters():
         # Its own initialisation is meant for training: at first next to nothing depends on anything.
         if weight.dim() > 1 and "language_model" in name:
             torch.nn.init.normal_(weight, std=0.2)
-    # A token also holds the two characters before its cell, and what a reader names depends on what stands around. Of one
-    # that has learned nothing this may count for more than what is there: tests of where a token looks would find its
-    # neighbour.
+    # What a reader names depends on what stands around. Of one that has learned nothing this may count for more than what is
+    # there: tests of where a token looks would find its neighbour.
     tower = model.model.vision_tower
-    torch.nn.init.zeros_(tower.slots.weight[:, : 2 * tower.config.character_size])
     for block in tower.reader.blocks:
         torch.nn.init.constant_(block.norm.weight, 0.1)
     torch.nn.init.normal_(tower.reader.head.weight, std=0.3)

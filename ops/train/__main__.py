@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,20 +20,25 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes that draw documents")
     parser.add_argument("--threads", type=int, default=2, help="threads of the training process, on a CPU")
     parser.add_argument("--scale", type=float, default=1.0, help="factor of the stages' time; 1 is for two CPU cores")
+    parser.add_argument(
+        "--rate", type=float, default=1.0, help="factor of the learning rates: below 1 refines what is trained"
+    )
     parser.add_argument("--stages", nargs="*", choices=[s.name for s in STAGES], help="only these stages")
     parser.add_argument("--seed", type=int, default=1, help="of a run that starts from nothing")
-    parser.add_argument("--width", type=int, default=256, help="hidden size of a run that starts from nothing")
-    parser.add_argument("--layers", type=int, default=5, help="its language layers (GPU: 8)")
-    parser.add_argument("--layout-layers", type=int, default=3, help="its layout layers (GPU: 4)")
+    parser.add_argument("--layers", type=int, default=5, help="language layers of a run that starts from nothing")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--nice", type=int, default=19, help="priority, 19 the lowest")
     parser.add_argument("--eyes", type=Path, help="take the reader from the checkpoint in this folder")
     arguments = parser.parse_args()
     os.nice(arguments.nice)
     torch.set_num_threads(arguments.threads)
-    stages = tuple(s for s in STAGES if not arguments.stages or s.name in arguments.stages)
+    stages = tuple(
+        replace(s, learning_rate=s.learning_rate * arguments.rate)
+        for s in STAGES
+        if not arguments.stages or s.name in arguments.stages
+    )
     run = Run(arguments.folder, arguments.minutes, arguments.workers, arguments.scale, stages, arguments.device)
-    fresh = State(arguments.seed, arguments.width, arguments.layers, arguments.layout_layers)
+    fresh = State(arguments.seed, arguments.layers)
     trainer = Trainer(run, fresh)
     if arguments.eyes:
         take_reader(trainer.model, arguments.eyes)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerFast
 
@@ -18,12 +18,16 @@ from ops.train.questions import NOT_FOUND, Asker, Question
 from ops.train.stages import Stage
 from ops.train.views import PAGE_SCALE, View, crop_view, page_view, picture, reader_window, view_of
 from pipeline.vlms.embedded.alphabet import ANSWER, END, IMAGE, PAD, VIEW
+from pipeline.vlms.embedded.processing import inked_cells
 from pipeline.vlms.embedded.tokenizer import build_tokenizer
 
 READER_WINDOW_PX = (128, 384)
 WINDOWS_PER_PAGE = 12
 MAX_ANSWER = 48
 """Longest answer in tokens."""
+MAX_QUESTION = (140, 140, 140, 240)
+"""Longest question with its answer, in characters, the prompts' fixed sentences (one token each) included: all are padded to
+the longest of a batch, so long ones have batches of their own, one in four."""
 REFUSAL_WEIGHT = 0.2
 """Of each token of a refusal. An answer's tokens weigh one over the root of their number; a refusal is one token and its
 end, so by that rule to answer where nothing is there would cost twice what it costs to refuse where something is."""
@@ -45,43 +49,47 @@ class Group:
     Attributes:
         classes: [n, R, C, J].
         pixels: [n, 1, H, W], or None where eyes are perfect.
-        links: [m, 4] view of the group, relation, cell, cell that it belongs to.
-        edges: [m, 4] view of the group, 0 for the beginning of a value or 1 for what follows its end, cell, slot.
+        cells: [n, M] the cells that are kept, in order: all, or those that hold something and some of the others.
+        links: [m, 4] view of the group, relation, kept cell, kept cell that it belongs to (-1: none).
+        edges: [m, 4] view of the group, 0 for the beginning of a value or 1 for what follows its end, kept cell, slot.
     """
 
     classes: Tensor
     pixels: Tensor | None
+    cells: Tensor
     links: Tensor
     edges: Tensor
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pages with their questions, one sequence a page: its views, then all questions, which do not see each other.
+    """Pages with their questions: `B` sequences of views, each with up to `Q` questions that do not see each other.
 
     Attributes:
         groups: the views by size.
         order: for each view of each sequence, in order, its group and its number there.
-        ids: [B, T] tokens.
-        targets: [B, T] the token that follows, inside answers; `IGNORE` elsewhere.
-        weights: [B, T] weight of each target.
-        segment: [B, T] 0 for views, k for the k-th question, -1 for padding.
-        positions: [B, T] where each token stands if its question were the only one.
-        labels: [m, 3] sequence, position of the token that opens the answer, number among the visual tokens of the
-            sequence of the cell where the label ends that is asked for.
-        task: [B, T] number of the question at its answer's first target, -1 elsewhere; indexes `questions`.
-        questions: task and answer of each question.
+        shown: [B, P] tokens of the views.
+        shown_at: [B, P] their positions, -1 where there is none.
+        ids: [B, Q, L] tokens of the questions and their answers.
+        asked_at: [B, Q, L] their positions, each question's behind the views.
+        targets: [B, Q, L] the token that follows, inside answers; `IGNORE` elsewhere.
+        weights: [B, Q, L] weight of each target.
+        openings: [B, Q] where in L the token stands that opens the answer.
+        starts: [k, 3] sequence, question and place in P of a cell where its answer begins, or of the end of a view for an
+            answer that is not on the page. A question may have several (a page and a crop show the same), or none.
+        questions: task and answer of each question, sequence by sequence.
     """
 
     groups: tuple[Group, ...]
     order: tuple[tuple[int, int], ...]
+    shown: Tensor
+    shown_at: Tensor
     ids: Tensor
+    asked_at: Tensor
     targets: Tensor
     weights: Tensor
-    segment: Tensor
-    positions: Tensor
-    labels: Tensor
-    task: Tensor
+    openings: Tensor
+    starts: Tensor
     questions: tuple[tuple[str, str], ...]
 
 
@@ -123,6 +131,11 @@ class Batches(Dataset[ReaderBatch | Batch]):
     def __init__(self, seed: int, stage: Stage, split: Split, first: int = 0) -> None:
         self.seed, self.stage, self.split, self.first = seed, stage, split, first
         self.tokenizer: PreTrainedTokenizerFast = build_tokenizer()
+        token = self.tokenizer.convert_tokens_to_ids
+        self.image, self.view_end, self.answer_start, self.end, self.pad = (
+            int(token(t))
+            for t in (IMAGE, VIEW, ANSWER, END, PAD)  # type: ignore[arg-type]
+        )
 
     def __len__(self) -> int:
         return 1_000_000_000
@@ -149,12 +162,13 @@ class Batches(Dataset[ReaderBatch | Batch]):
             width = rng.randint(low, high)
             n_pages = max(2, round(stage.pages * (low + high) / 2 / width))
             difficulty = replace(difficulty, width_px=(width, width))
+        longest = rng.choice(MAX_QUESTION)
         sequences = []
         number = 0
         while len(sequences) < n_pages:
             page = compose(f"{seed}/{number}", self.split, difficulty)
             number += 1
-            sequence = self._sequence(page, rng, kind, scale)
+            sequence = self._sequence(page, rng, kind, scale, longest)
             if sequence.questions:
                 sequences.append(sequence)
         return self._pack(sequences)
@@ -162,7 +176,7 @@ class Batches(Dataset[ReaderBatch | Batch]):
     # -- views
     # ----------------------------------------------------------------------------------------------------------------
 
-    def _sequence(self, page: Page, rng: random.Random, kind: str, scale: float | None) -> _Sequence:
+    def _sequence(self, page: Page, rng: random.Random, kind: str, scale: float | None, longest: int) -> _Sequence:
         stage = self.stage
         asker = Asker(page, rng, self.split)
         tasks = dict(stage.tasks) if stage.tasks else None
@@ -186,8 +200,10 @@ class Batches(Dataset[ReaderBatch | Batch]):
             shown = self._shown(q, views, page, alone=kind == "crop")
             if shown is None or len(questions) == stage.questions:
                 continue
-            if not any(shown.text == other.text for _, other in questions):
-                questions.append((shown.prompt(rng), shown))
+            prompt = shown.prompt(rng)
+            if len(prompt) + len(shown.answer) > longest or any(shown.text == other.text for _, other in questions):
+                continue
+            questions.append((prompt, shown))
         pictures = []
         if stage.trains == "joint":
             effects = rng.random() < 0.7
@@ -239,63 +255,78 @@ class Batches(Dataset[ReaderBatch | Batch]):
     # --------------------------------------------------------------------------------------------------------------
 
     def _pack(self, sequences: list[_Sequence]) -> Batch:
-        token = self.tokenizer.convert_tokens_to_ids
-        image, view_end, answer_start, end, pad = (int(token(t)) for t in (IMAGE, VIEW, ANSWER, END, PAD))
         if len({view.grid[1] for s in sequences for view in s.views}) == 1 and all(len(s.views) == 1 for s in sequences):
             self._level(sequences)
         sizes: dict[tuple[int, int], int] = {}
         members: list[list[tuple[_Sequence, int]]] = []
         order = []
-        rows: list[dict[str, list[int]]] = []
-        described: list[tuple[str, str]] = []
-        labels: list[tuple[int, int, int]] = []
-        for b, s in enumerate(sequences):
-            row: dict[str, list[int]] = {k: [] for k in ("ids", "segment", "positions", "targets", "weights", "task")}
+        for s in sequences:
             for index, view in enumerate(s.views):
                 group = sizes.setdefault(view.grid, len(sizes))
                 if group == len(members):
                     members.append([])
                 order.append((group, len(members[group])))
                 members[group].append((s, index))
-                row["ids"] += [image] * (view.grid[0] * view.grid[1]) + [view_end]
-            prefix = len(row["ids"])
-            row["segment"] += [0] * prefix
-            row["positions"] += range(prefix)
-            row["targets"] += [IGNORE] * prefix
-            row["task"] += [-1] * prefix
-            row["weights"] += [0] * prefix
-            for number, (prompt, q) in enumerate(s.questions):
-                ask = [*self.tokenizer.encode(prompt), answer_start]
-                answer = self.tokenizer.encode(q.answer)[:MAX_ANSWER]
-                said = [*answer, end] if len(answer) < MAX_ANSWER else answer
-                if q.label and (cell := int(s.views[0].cell_of[q.label[-1][1] - 1])) >= 0:
-                    labels.append((b, len(row["ids"]) + len(ask) - 1, cell))
-                whole = ask + said[:-1]
-                row["ids"] += whole
-                row["segment"] += [number + 1] * len(whole)
-                row["positions"] += range(prefix, prefix + len(whole))
-                row["targets"] += [IGNORE] * (len(ask) - 1) + said
-                weight = REFUSAL_WEIGHT if q.answer == NOT_FOUND else 1 / len(said) ** 0.5
-                row["weights"] += [0] * (len(ask) - 1) + [weight] * len(said)  # type: ignore[list-item]
-                row["task"] += [-1] * (len(ask) - 1) + [len(described)] + [-1] * (len(said) - 1)
-                described.append((q.task, q.answer))
-            rows.append(row)
-        length = max(len(row["ids"]) for row in rows)
+        groups = tuple(self._group(group) for group in members)
+        places = iter(order)
+        kept = [
+            [groups[group].cells[number].tolist() for _, (group, number) in zip(s.views, places, strict=False)]
+            for s in sequences
+        ]
+        shown = [_shown_tokens(cells, self.image, self.view_end) for cells in kept]
+        asked: list[_Asked] = []
+        for b, (s, cells) in enumerate(zip(sequences, kept, strict=True)):
+            length = sum(len(view) + 1 for view in cells)
+            asked += [
+                self._ask(b, number, prompt, q, length, _starts(q, s.views, cells))
+                for number, (prompt, q) in enumerate(s.questions)
+            ]
+        shape = len(sequences), max(len(s.questions) for s in sequences)
 
         def stack(key: str, fill: float, dtype: torch.dtype) -> Tensor:
-            return torch.tensor([row[key] + [fill] * (length - len(row[key])) for row in rows], dtype=dtype)
+            longest = max(len(a.ids) for a in asked)
+            table = torch.full((*shape, longest), fill, dtype=dtype)
+            for a in asked:
+                row: list[float] = getattr(a, key)
+                table[a.sequence, a.number, : len(row)] = torch.tensor(row, dtype=dtype)
+            return table
 
+        openings = torch.zeros(shape, dtype=torch.long)
+        for a in asked:
+            openings[a.sequence, a.number] = a.opening
+        starts = [(a.sequence, a.number, place) for a in asked for place in a.starts]
         return Batch(
-            groups=tuple(self._group(group) for group in members),
+            groups=groups,
             order=tuple(order),
-            ids=stack("ids", pad, torch.long),
+            shown=nn.utils.rnn.pad_sequence(shown, batch_first=True, padding_value=self.pad),
+            shown_at=nn.utils.rnn.pad_sequence(
+                [torch.arange(len(ids)) for ids in shown], batch_first=True, padding_value=-1
+            ),
+            ids=stack("ids", self.pad, torch.long),
+            asked_at=stack("positions", 0, torch.long),
             targets=stack("targets", IGNORE, torch.long),
             weights=stack("weights", 0, torch.float32),
-            segment=stack("segment", -1, torch.long),
-            positions=stack("positions", 0, torch.long),
-            labels=torch.tensor(labels, dtype=torch.long).view(-1, 3),
-            task=stack("task", -1, torch.long),
-            questions=tuple(described),
+            openings=openings,
+            starts=torch.tensor(starts, dtype=torch.long).view(-1, 3),
+            questions=tuple((q.task, q.answer) for s in sequences for _, q in s.questions),
+        )
+
+    def _ask(self, sequence: int, number: int, prompt: str, q: Question, at: int, starts: list[int]) -> "_Asked":
+        ask = [*self.tokenizer.encode(prompt), self.answer_start]
+        answer = self.tokenizer.encode(q.answer)[:MAX_ANSWER]
+        said = [*answer, self.end] if len(answer) < MAX_ANSWER else answer
+        weight = REFUSAL_WEIGHT if q.answer == NOT_FOUND else 1 / len(said) ** 0.5
+        before = len(ask) - 1
+        ids = ask + said[:-1]
+        return _Asked(
+            sequence,
+            number,
+            ids,
+            list(range(at, at + len(ids))),
+            [IGNORE] * before + said,
+            [0.0] * before + [weight] * len(said),
+            before,
+            starts,
         )
 
     @staticmethod
@@ -309,13 +340,72 @@ class Batches(Dataset[ReaderBatch | Batch]):
             if s.pictures:
                 s.pictures[0] = np.pad(s.pictures[0], ((0, missing * 16), (0, 0)), constant_values=255)
 
-    @staticmethod
-    def _group(members: list[tuple[_Sequence, int]]) -> Group:
-        classes = torch.from_numpy(np.stack([s.views[i].classes for s, i in members])).long()
+    def _group(self, members: list[tuple[_Sequence, int]]) -> Group:
+        classes = np.stack([s.views[i].classes for s, i in members])
         pixels = _pixels([s.pictures[i] for s, i in members]) if members[0][0].pictures else None
-        links = [(n, *link) for n, (s, i) in enumerate(members) for link in _links(s.page, s.views[i])]
-        edges = [(n, *edge) for n, (s, i) in enumerate(members) for edge in _edges(s.page, s.views[i])]
-        return Group(classes, pixels, _fours(links), _fours(edges))
+        cells = _kept(classes, pixels, self.stage.blanks)
+        place = np.full((len(members), classes.shape[1] * classes.shape[2]), -1)
+        np.put_along_axis(place, cells, np.arange(cells.shape[1])[None], axis=1)
+        links, edges = [], []
+        for n, (s, i) in enumerate(members):
+            view = s.views[i]
+            for relation, value, label in _links(s.page, view):
+                # Print too faint to count as ink is not shown, and so belongs to nothing.
+                if place[n, value] >= 0 and (label < 0 or place[n, label] >= 0):
+                    links.append((n, relation, place[n, value], place[n, label] if label >= 0 else -1))
+            edges += [(n, edge, place[n, cell], slot) for edge, cell, slot in _edges(s.page, view) if place[n, cell] >= 0]
+        return Group(torch.from_numpy(classes).long(), pixels, torch.from_numpy(cells), _fours(links), _fours(edges))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A question of a sequence, as rows of the batch's tables; see `Batch`."""
+
+    sequence: int
+    number: int
+    ids: list[int]
+    positions: list[int]
+    targets: list[int]
+    weights: list[float]
+    opening: int
+    starts: list[int]
+
+
+def _kept(classes: NDArray[np.int16], pixels: Tensor | None, blanks: float) -> NDArray[np.int64]:
+    """Cells [n, M] of views [n, R, C, J] that show something, as far as is known, and a share of the others.
+
+    Known is, without pictures, which hold a character, legible or not. M is the same for all, so views that show less keep
+    more that show nothing.
+    """
+    shows = (classes != 0).any(-1) if pixels is None else inked_cells(pixels).numpy()
+    empty = ~shows.reshape(len(classes), -1)
+    rank = empty * (1 + np.random.default_rng(int(classes.sum()) & 0xFFFF).random(empty.shape))
+    most = int(max((~row).sum() + round(blanks * row.sum() * (pixels is None)) for row in empty))
+    return np.sort(rank.argsort(1)[:, : max(1, most)], axis=1)
+
+
+def _shown_tokens(kept: list[list[int]], image: int, view_end: int) -> Tensor:
+    """Tokens of a sequence's views."""
+    return torch.tensor([token for cells in kept for token in [image] * len(cells) + [view_end]])
+
+
+def _starts(q: Question, views: list[View], kept: list[list[int]]) -> list[int]:
+    """Places among a sequence's shown tokens of the cells where an answer begins, in every view that shows it.
+
+    The ends of the views where nothing on the page answers; none where that has no one place.
+    """
+    if (not q.evidence and q.answer != NOT_FOUND) or (q.task == "count" and not q.copied):
+        return []
+    spans = q.evidence if q.task == "compare" and not q.copied else q.evidence[:1]
+    found = []
+    before = 0
+    for view, cells in zip(views, kept, strict=True):
+        shown = {int(view.cell_of[a]) for a, _ in spans} if q.evidence else set()
+        found += [before + n for n, cell in enumerate(cells) if cell in shown]
+        before += len(cells) + 1
+        if not q.evidence:
+            found.append(before - 1)
+    return found
 
 
 def _fours(rows: list[tuple[int, ...]]) -> Tensor:

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
-from ops.train.wiring import WIDTH, wire
+from ops.train.wiring import wire
 from pipeline.vlms.embedded.modeling import build_model
 from pipeline.vlms.embedded.tokenizer import build_tokenizer
 
@@ -22,28 +22,25 @@ class State:
 
     Attributes:
         seed: of the data stream and of the first weights.
-        width, layers, layout_layers: the model's size.
+        layers: of the language model.
         steps: steps done in each stage; a stage's batches are numbered by them, so a resumed run continues the stream.
         seconds: training time spent in each stage.
         passed: stages that are over.
     """
 
     seed: int = 1
-    width: int = 256
     layers: int = 5
-    layout_layers: int = 3
     steps: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     passed: list[str] = field(default_factory=list)
 
 
 def new_model(state: State) -> tuple[LlavaForConditionalGeneration, PreTrainedTokenizerFast]:
-    """An untrained model of the run's size, its first weights decided by the seed."""
+    """An untrained model, its first weights decided by the seed."""
     torch.manual_seed(state.seed)
     tokenizer = build_tokenizer()
-    model = build_model(tokenizer, width=state.width, layers=state.layers, layout_layers=state.layout_layers)
-    if state.width >= WIDTH:  # what is smaller has no room for the circuit; tests build such models
-        wire(model, tokenizer)
+    model = build_model(tokenizer, layers=state.layers)
+    wire(model, tokenizer)
     return model, tokenizer
 
 

@@ -65,7 +65,7 @@ def _arm(model: LlavaForConditionalGeneration, batches: list[Batch], refusal: in
     refused_right = refused = refusable = answered_right = 0
     for batch in batches:
         tower = model.model.vision_tower
-        tokens = [model.model.multi_modal_projector(lay_out_group(tower, group, 0.0)[0]) for group in batch.groups]
+        tokens = [model.model.multi_modal_projector(lay_out_group(tower, group, 0.0).tokens) for group in batch.groups]
         said = answer_logits(model, batch, tokens).argmax(1)
         targets = batch.targets[batch.targets != IGNORE]
         characters = [characters[0] + int((said == targets).sum()), characters[1] + len(targets)]

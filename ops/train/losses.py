@@ -1,6 +1,5 @@
 """Losses, and the heads that exist in training only."""
 
-import itertools
 from dataclasses import dataclass
 
 import torch
@@ -9,13 +8,15 @@ from torch.nn import functional as F
 from transformers import LlavaForConditionalGeneration
 
 from ops.train.batches import IGNORE, Batch, Group, ReaderBatch
+from ops.train.language import Tokens, normed, read
 from ops.train.stages import Stage
+from ops.train.wiring import FIND_LAYER, MATCH_LAYER, MATCH_SHARPNESS, STILL
 from pipeline.vlms.embedded.configuration import PLACE_COLUMNS, PLACE_ROWS
-from pipeline.vlms.embedded.modeling import ReaderTower, prompt_embeddings, reading_order
+from pipeline.vlms.embedded.modeling import Laid, ReaderTower, grid_places, prompt_embeddings
 
-MATCH_SIZE = 11
-MATCH_LAYER = 3
-"""The language model's layer at whose entry it should be known where the label is that a question asks for."""
+MATCH_SIZE = len(STILL)
+NOTHING_WEIGHT = 0.3
+"""Weight of questions that have no cell, in what is asked for: to call every question such a one is learned first."""
 BLANK_WEIGHT = 0.3
 """Weight of the places of rows without characters: most places are such."""
 EDGE_WEIGHT = 0.5
@@ -25,22 +26,16 @@ PLACE_WEIGHT = 0.1
 
 
 class Heads(nn.Module):
-    """Supervision on the tower's output, dropped after training.
+    """Supervision of what questions ask for, dropped after training.
 
     Attributes:
-        readout: spells a cell's characters, slot by slot, from its projected token, in the codes of the tower's alphabet. It
-            stays as it is: the characters must stand where the circuit reads them, not anywhere in the token.
-        edges: logits of each slot of a cell to begin a value, and to follow the end of one.
-        asked, place: bilinear scores of where the label is that a question asks for.
+        asked, signed: what a question asks for and what a cell holds, to be compared by cosine.
     """
 
-    def __init__(self, width: int, n_slots: int, character_size: int) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.readout = nn.Linear(width, n_slots * character_size)
-        self.readout.requires_grad_(False)
-        self.edges = nn.Linear(width, 2 * n_slots)
         self.asked = nn.Linear(width, MATCH_SIZE, bias=False)
-        self.place = nn.Linear(width, MATCH_SIZE, bias=False)
+        self.signed = nn.Linear(width, MATCH_SIZE, bias=False)
 
 
 @dataclass(frozen=True)
@@ -137,50 +132,57 @@ def misread(classes: Tensor, share: float, n_characters: int) -> Tensor:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What the tower makes of a batch's views: projected tokens of each group, its losses, what it spells rightly."""
+    """What the tower makes of a batch's views: projected tokens of each group, its loss, what the log wants to know."""
 
     tokens: list[Tensor]
-    read: Tensor
-    link: Tensor
-    edge: Tensor
+    loss: Tensor
     parts: dict[str, float]
 
 
-def _see(model: LlavaForConditionalGeneration, heads: Heads, batch: Batch, corrupt: float) -> _Seen:
+def _see(model: LlavaForConditionalGeneration, batch: Batch, corrupt: float) -> _Seen:
     tower: ReaderTower = model.model.vision_tower
     tokens: list[Tensor] = []
-    read, link, edge = torch.zeros(()), torch.zeros(()), torch.zeros(())
-    spelled, linked = [], []
+    link, edge = torch.zeros(()), torch.zeros(())
+    linked = []
     for group in batch.groups:
-        hidden, scores = lay_out_group(tower, group, corrupt)
-        projected = model.model.multi_modal_projector(hidden)
-        tokens.append(projected)
-        share = len(projected) / len(batch.order)
-        group_read, right = _readout_loss(heads, tower, projected, group.classes)
-        group_link, right_links = _link_loss(scores, group.links)
-        read, link = read + group_read * share, link + group_link * share
-        edge = edge + _edge_loss(heads, projected, group.edges) * share
-        spelled.append(right)
+        laid = lay_out_group(tower, group, corrupt)
+        tokens.append(model.model.multi_modal_projector(laid.tokens))
+        share = len(laid.tokens) / len(batch.order)
+        group_link, right_links = _link_loss(laid.links, group.links)
+        link, edge = link + group_link * share, edge + _edge_loss(laid.edges, group.edges) * share
         linked.append(right_links)
-    parts = {
-        "read": float(read.detach()),
-        "spelled": _share(torch.cat(spelled)),
-        "link": float(link.detach()),
-        "linked": _share(torch.cat(linked)),
-        "edge": float(edge.detach()),
-    }
-    return _Seen(tokens, read, link, edge, parts)
+    parts = {"link": float(link.detach()), "linked": _share(torch.cat(linked)), "edge": float(edge.detach())}
+    return _Seen(tokens, link + EDGE_WEIGHT * edge, parts)
 
 
-def tower_loss(model: LlavaForConditionalGeneration, heads: Heads, batch: Batch, stage: Stage) -> Outcome:
-    """The tower's readout and links alone; the language model is not asked. Accuracy is that of the links of values."""
-    seen = _see(model, heads, batch, stage.corrupt)
-    total = seen.link + 0.2 * seen.read + EDGE_WEIGHT * seen.edge
-    return Outcome(total, {"loss": float(total.detach()), "accuracy": seen.parts["linked"], **seen.parts}, {})
+def tower_loss(model: LlavaForConditionalGeneration, batch: Batch, stage: Stage) -> Outcome:
+    """The tower's links and edges alone; the language model is not asked. Accuracy is that of the links of values."""
+    seen = _see(model, batch, stage.corrupt)
+    return Outcome(seen.loss, {"loss": float(seen.loss.detach()), "accuracy": seen.parts["linked"], **seen.parts}, {})
+
+
+def match_loss(model: LlavaForConditionalGeneration, heads: Heads, batch: Batch, stage: Stage) -> Outcome:
+    """Questions alone, as far as the layer that looks for their cells, against the tower's output.
+
+    No view goes through the language model, so that a question costs some forty tokens instead of a page.
+    Accuracy is the share of answers whose cell is most like the question.
+    """
+    seen = _see(model, batch, stage.corrupt)
+    embedded = _embed(model, batch, seen.tokens)
+    # In front of the questions stands the end of the last view alone, and nothing follows them.
+    last = (batch.shown_at >= 0).sum(1, keepdim=True) - 1
+    end = embedded.shown.gather(1, last[..., None].expand(-1, -1, embedded.shown.shape[-1]))
+    length = int(batch.openings.max()) + 1
+    alone = Tokens(end, embedded.asked[:, :, :length])
+    *_, asked = read(model, alone, batch.shown_at.gather(1, last), batch.asked_at[:, :, :length], FIND_LAYER + 1)
+    match, found = _match_loss(heads, normed(model, Tokens(embedded.shown, asked.asked), MATCH_LAYER), batch)
+    total = match + 0.5 * seen.loss
+    parts = {"loss": float(total.detach()), "match": float(match.detach()), "accuracy": _share(found), **seen.parts}
+    return Outcome(total, parts, {})
 
 
 def answer_loss(model: LlavaForConditionalGeneration, heads: Heads, batch: Batch, stage: Stage, strength: float) -> Outcome:
-    """Answers, and on the way the tower's readout and links.
+    """Answers, and on the way the tower's links and edges, and which cells the questions ask for.
 
     Args:
         model: in training.
@@ -189,24 +191,25 @@ def answer_loss(model: LlavaForConditionalGeneration, heads: Heads, batch: Batch
         stage: gives the weights.
         strength: factor of the links' weight, which fades over a stage.
     """
-    seen = _see(model, heads, batch, stage.corrupt)
-    logits, states = _answer_states(model, batch, seen.tokens, keep_states=True)
-    match = _match_loss(heads, states, batch)
+    seen = _see(model, batch, stage.corrupt)
+    states = list(read(model, _embed(model, batch, seen.tokens), batch.shown_at, batch.asked_at))
+    logits = _logits(model, batch, states[-1])
+    match, found = _match_loss(heads, normed(model, states[MATCH_LAYER], MATCH_LAYER), batch)
     asked = batch.targets != IGNORE
     targets, weights = batch.targets[asked], batch.weights[asked]
     losses = F.cross_entropy(logits, targets, reduction="none")
     answer = (losses * weights).sum() / weights.sum()
-    located = seen.link + EDGE_WEIGHT * seen.edge
-    total = answer + 0.2 * seen.read + (0.2 + 0.8 * strength) * located + (0.2 + 0.8 * strength) * match
+    total = answer + (0.2 + 0.8 * strength) * (seen.loss + match)
     with torch.no_grad():
         right = logits.argmax(1) == targets
         parts = {
-            "loss": float(total.detach()),
+            "loss": float(total),
             "answer": float(answer),
             "nats": float(losses.mean()),
             "accuracy": _share(right),
             **seen.parts,
             "match": float(match),
+            "found": _share(found),
         }
     counts: dict[str, tuple[int, int]] = {}
     for first, last, task in answers(batch):
@@ -215,19 +218,17 @@ def answer_loss(model: LlavaForConditionalGeneration, heads: Heads, batch: Batch
     return Outcome(total, parts, counts)
 
 
-def lay_out_group(tower: ReaderTower, group: Group, corrupt: float) -> tuple[Tensor, Tensor]:
-    """The tower's output [n, R C, D], from pictures, through the reader as it is, or from the characters themselves.
-
-    Returns:
-        it, and the scores of the links [n, relations, R C, R C + 1].
-    """
+def lay_out_group(tower: ReaderTower, group: Group, corrupt: float) -> Laid:
+    """What the tower makes of the kept cells of views, from pictures, through the reader as it is, or from the characters
+    themselves."""
     if group.pixels is None:
-        cells = tower.compose(misread(group.classes, corrupt, tower.config.n_characters))
+        slots = tower.compose(misread(group.classes, corrupt, tower.config.n_characters))
     else:
         with torch.no_grad():
             seen = tower.reader(group.pixels).float().softmax(-1)
-        cells = tower.compose(seen)
-    return tower.lay_out(cells, *group.classes.shape[1:3])
+        slots = tower.compose(seen)
+    kept = slots[torch.arange(len(slots), device=slots.device)[:, None], group.cells]
+    return tower.lay_out(kept, grid_places(*group.classes.shape[1:3], group.cells.device)[group.cells])
 
 
 def answer_logits(model: LlavaForConditionalGeneration, batch: Batch, tokens: list[Tensor]) -> Tensor:
@@ -236,59 +237,29 @@ def answer_logits(model: LlavaForConditionalGeneration, batch: Batch, tokens: li
     Args:
         model: the model.
         batch: the questions.
-        tokens: projected visual tokens of each group, [n, R C, D].
+        tokens: projected visual tokens of each group, [n, M, D].
     """
-    return _answer_states(model, batch, tokens, keep_states=False)[0]
+    *_, states = read(model, _embed(model, batch, tokens), batch.shown_at, batch.asked_at)
+    return _logits(model, batch, states)
 
 
-def _answer_states(
-    model: LlavaForConditionalGeneration, batch: Batch, tokens: list[Tensor], *, keep_states: bool
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Those logits, and the states [B, T, D] that enter each layer if they are to be kept."""
+def _embed(model: LlavaForConditionalGeneration, batch: Batch, tokens: list[Tensor]) -> Tokens:
+    """Embeddings of a batch's views and questions."""
     visual = torch.cat([tokens[group][number] for group, number in batch.order])
-    output = model.model.language_model(
-        inputs_embeds=prompt_embeddings(model, batch.ids, visual),
-        attention_mask=_allowed(batch.segment),
-        position_ids=batch.positions,
-        use_cache=False,
-        output_hidden_states=keep_states,
-    )
-    return model.lm_head(output.last_hidden_state[batch.targets != IGNORE]).float(), output.hidden_states or ()
+    return Tokens(prompt_embeddings(model, batch.shown, visual), model.get_input_embeddings()(batch.ids))
+
+
+def _logits(model: LlavaForConditionalGeneration, batch: Batch, states: Tokens) -> Tensor:
+    answered = states.asked[batch.targets != IGNORE]
+    logits: Tensor = model.lm_head(model.model.language_model.norm(answered)).float()
+    return logits
 
 
 def answers(batch: Batch) -> list[tuple[int, int, str]]:
     """First and last (exclusive) row of `answer_logits` of each question, and its task."""
-    starts = batch.task[batch.targets != IGNORE]
-    bounds = [*torch.nonzero(starts >= 0).flatten().tolist(), len(starts)]
-    return [(a, z, batch.questions[int(starts[a])][0]) for a, z in itertools.pairwise(bounds)]
-
-
-def _allowed(segment: Tensor) -> Tensor:
-    """Attention mask [B, 1, T, T]: earlier tokens of the views and of one's own question; padding sees itself."""
-    length = segment.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool, device=segment.device).tril()
-    same = segment[:, :, None] == segment[:, None, :]
-    views = (segment == 0)[:, None, :]
-    return ((same | views) & causal)[:, None]
-
-
-def _readout_loss(heads: Heads, tower: ReaderTower, projected: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of each cell's characters, in reading order, from its token; a sample of the cells that have any."""
-    n_slots = tower.config.n_slots
-    flat = classes.flatten(1, 2).clamp(min=0)
-    inked = (flat > 0).any(-1)
-    chosen = torch.nonzero(inked)
-    if not len(chosen):
-        return torch.zeros(()), torch.zeros(0, dtype=torch.bool, device=classes.device)
-    if len(chosen) > 256:
-        chosen = chosen[torch.randperm(len(chosen))[:256]]
-    cells = flat[chosen[:, 0], chosen[:, 1]]
-    order = reading_order((cells > 0).float(), n_slots)[0]
-    target = torch.einsum("njk,nj->nk", order, cells.float()).round().long()
-    codes = heads.readout(projected[chosen[:, 0], chosen[:, 1]]).unflatten(-1, (n_slots, -1))
-    logits = (codes @ tower.character_codes.weight.T).float()
-    filled = target > 0
-    return F.cross_entropy(logits[filled], target[filled]), logits[filled].argmax(-1) == target[filled]
+    lengths = (batch.targets != IGNORE).sum(-1)
+    ends = lengths[lengths > 0].cumsum(0).tolist()
+    return [(a, z, task) for a, z, (task, _) in zip([0, *ends], ends, batch.questions, strict=False)]
 
 
 def _link_loss(scores: Tensor, links: Tensor) -> tuple[Tensor, Tensor]:
@@ -306,9 +277,9 @@ def _link_loss(scores: Tensor, links: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack(parts).mean(), (rows.argmax(1) == target)[~nothing]
 
 
-def _edge_loss(heads: Heads, projected: Tensor, edges: Tensor) -> Tensor:
+def _edge_loss(scores: Tensor, edges: Tensor) -> Tensor:
     """Binary cross-entropy of where values begin and end, over all slots; slots that do and that do not weigh alike."""
-    logits = heads.edges(projected).float().unflatten(-1, (2, -1))
+    logits = scores.float().unflatten(-1, (2, -1))
     target = torch.zeros_like(logits)
     inside = edges[edges[:, 3] < logits.shape[-1]]
     if not len(inside):
@@ -319,12 +290,27 @@ def _edge_loss(heads: Heads, projected: Tensor, edges: Tensor) -> Tensor:
     return (losses * (1 - target)).sum() / target.sum() * 0.5 + losses[target > 0].mean() * 0.5
 
 
-def _match_loss(heads: Heads, states: tuple[Tensor, ...], batch: Batch) -> Tensor:
-    """Cross-entropy of the label's cell, over all cells, by what the token that opens the answer holds in the middle."""
-    if not len(batch.labels) or len(states) <= MATCH_LAYER:
-        return torch.zeros(())
-    sequence, position, cell = batch.labels.T
-    asked = F.normalize(heads.asked(states[MATCH_LAYER][sequence, position]).float(), dim=-1)
-    places = F.normalize(heads.place(states[0]).float(), dim=-1)[sequence]
-    scores = torch.einsum("md,mtd->mt", asked, places) * 20
-    return F.cross_entropy(scores.masked_fill(batch.segment[sequence] != 0, -1e4), cell)
+def _match_loss(heads: Heads, states: Tokens, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of the cells where answers begin, over all cells and the ends of views, which stand for none.
+
+    Args:
+        heads: for both sides.
+        states: as the layer that looks for cells takes them.
+        batch: the questions.
+
+    Returns:
+        it, and which of the questions that have an answer on the page are most like a right cell.
+    """
+    opening = states.asked.gather(2, batch.openings[..., None, None].expand(-1, -1, 1, states.asked.shape[-1]))[:, :, 0]
+    question = F.normalize(heads.asked(opening).float(), dim=-1)
+    cells = F.normalize(heads.signed(states.shown).float(), dim=-1)
+    scores = question @ cells.transpose(1, 2) * MATCH_SHARPNESS
+    log_p = scores.masked_fill((batch.shown_at < 0)[:, None], -1e4).log_softmax(-1)
+    right = torch.zeros_like(log_p, dtype=torch.bool)
+    right[tuple(batch.starts.T)] = True
+    ends = batch.shown == batch.shown[0, int((batch.shown_at[0] >= 0).sum()) - 1]
+    nothing = (right & ends[:, None]).any(-1)
+    weight = right.any(-1) * torch.where(nothing, NOTHING_WEIGHT, 1.0)
+    cost = -log_p.masked_fill(~right, -1e4).logsumexp(-1)
+    found = right.gather(2, log_p.argmax(-1, keepdim=True))[..., 0]
+    return (cost * weight).sum() / weight.sum().clamp(min=1e-6), found[right.any(-1) & ~nothing]

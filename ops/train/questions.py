@@ -214,7 +214,7 @@ class Asker:
             "presence": (3, self.presence),
             "count": (3, self.count),
             "choice": (4, self.choice),
-            "continue": (10, self.continue_line),
+            "continue": (3, self.continue_line),
             "not-found": (16, self.not_found),
         }
 

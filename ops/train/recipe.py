@@ -3,20 +3,20 @@
 import json
 import signal
 import time
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ops.train.batches import Batch, Group, ReaderBatch, stream
 from ops.train.checkpoint import HEADS, State, load_into, new_model, restore, save
-from ops.train.losses import Heads, Outcome, answer_loss, reader_loss, tower_loss
+from ops.train.losses import Heads, Outcome, answer_loss, match_loss, reader_loss, tower_loss
 from ops.train.stages import STAGES, Stage
-from ops.train.wiring import WIDTH, wire_heads
+from ops.train.wiring import signing_parts, wire_heads, wire_match
 
 WARM_UP_STEPS = 50
 SAVE_EVERY_S = 120
@@ -28,8 +28,9 @@ WEIGHT_DECAY = 0.02
 QUICK = 2.5
 """How much faster what starts at random learns than the circuit that does not."""
 
+QUICKLY = tuple(f"model.vision_tower.{part}." for part in ("layers", "links", "edges", "signature"))
 
-TRAINED_BY_TOWER = ("model.vision_tower.", "heads.edges.")
+TOWER = "model.vision_tower."
 READER = "model.vision_tower.reader."
 
 
@@ -69,10 +70,8 @@ class Trainer:
         found = restore(run.folder)
         self.state = found or fresh
         self.model, self.tokenizer = new_model(self.state)
-        tower = self.model.config.vision_config
-        self.heads = Heads(self.state.width, tower.n_slots, tower.character_size)
-        if self.state.width >= WIDTH:
-            wire_heads(self.heads.readout, self.heads.edges, self.heads.asked, self.heads.place)
+        self.heads = Heads(self.model.config.text_config.hidden_size)
+        wire_heads(self.model, self.heads.asked, self.heads.signed)
         if found:
             load_into(run.folder, self.model)
             load_into(run.folder, self.heads, HEADS)
@@ -91,7 +90,10 @@ class Trainer:
         signal.signal(signal.SIGTERM, self.stop)
         for stage in self.run.stages:
             if stage.name not in self.state.passed and time.monotonic() < self.deadline and self.steps_left != 0:
-                self._stage(stage)
+                with _in_part(self.model, signing_parts(self.model) if stage.trains == "match" else {}):
+                    self._stage(stage)
+                if stage.trains == "match":
+                    wire_match(self.model, self.heads.asked, self.heads.signed)
         self._save()
 
     def _save(self) -> None:
@@ -107,7 +109,7 @@ class Trainer:
         trained = {n: p for n, p in named if p.requires_grad and _trains(stage, n)}
         by_muon = {n for n, p in trained.items() if p.dim() == 2 and (".layers." in n or "projector" in n)}
         # The circuit of `wiring` is refined, everything else starts at random: slow and fast.
-        quick = {n for n in trained if n.startswith(("heads.", "model.vision_tower.layers.", "model.vision_tower.links."))}
+        quick = {n for n in trained if n.startswith(QUICKLY)}
 
         def groups(names: Iterable[str], weight_decay: float) -> list[dict[str, object]]:
             return [
@@ -195,7 +197,9 @@ class Trainer:
             if isinstance(batch, ReaderBatch):
                 return reader_loss(self.model, batch)
             if stage.trains == "tower":
-                return tower_loss(self.model, self.heads, batch, stage)
+                return tower_loss(self.model, batch, stage)
+            if stage.trains == "match":
+                return match_loss(self.model, self.heads, batch, stage)
             return answer_loss(self.model, self.heads, batch, stage, strength)
 
     def _to_device(self, batch: ReaderBatch | Batch) -> ReaderBatch | Batch:
@@ -212,6 +216,19 @@ class Trainer:
         return type(batch)(**{k: move(v) for k, v in vars(batch).items()})  # type: ignore[arg-type]
 
 
+@contextmanager
+def _in_part(model: nn.Module, masks: dict[str, Tensor]) -> Iterator[None]:
+    """Train only what is masked of the parameters that have a mask."""
+    hooks = [
+        weight.register_hook(lambda gradient, mask=masks[name]: gradient * mask)
+        for name, weight in model.named_parameters()
+        if name in masks
+    ]
+    yield
+    for hook in hooks:
+        hook.remove()
+
+
 def _attention(device: torch.device) -> AbstractContextManager[object]:
     """On a CPU plain products of matrices, which take two thirds of the time of its fused kernel for bf16."""
     if device.type != "cpu":
@@ -224,4 +241,4 @@ def _trains(stage: Stage, name: str) -> bool:
     """Whether a stage trains the parameter of that name."""
     if name.startswith(READER) or stage.trains == "reader":
         return name.startswith(READER) and stage.trains == "reader"
-    return stage.trains != "tower" or name.startswith(TRAINED_BY_TOWER)
+    return stage.trains != "tower" or name.startswith(TOWER)

@@ -13,8 +13,8 @@ class Stage:
     Attributes:
         name: what the log and the state call it.
         trains: "reader" (pictures to characters), "tower" (what is between reader and language model, on pages put in by
-            their text), "language" (that and the language model) or "joint" (the same on pictures, through the reader, which
-            stays as it is).
+            their text), "match" (that and what the language model makes of questions alone), "language" (that and the
+            language model) or "joint" (the same on pictures, through the reader, which stays as it is).
         minutes: time on two CPU cores after which the stage ends; `--scale` multiplies it.
         gate: share of characters right, on the moving average, at which it ends earlier.
         difficulty: how rich its pages are.
@@ -24,13 +24,14 @@ class Stage:
         tasks: weights of kinds of questions; None is the whole mix.
         max_rows: rows of cells of a page view; what is below is not shown (None: whole pages).
         largest_scale: to which small pages are enlarged, half of the time; 0.424 is the scale of a whole page's view.
+        blanks: share of the cells without a character that are shown where there are no pictures: lines, boxes, dirt.
         corrupt: share of characters that perfect eyes misread.
         learning_rate: at its height.
         cool_down: whether the rate falls to zero at the end.
     """
 
     name: str
-    trains: Literal["reader", "tower", "language", "joint"]
+    trains: Literal["reader", "tower", "match", "language", "joint"]
     minutes: float
     gate: float = 1.01
     difficulty: Difficulty = FULL
@@ -40,15 +41,15 @@ class Stage:
     tasks: tuple[tuple[str, float], ...] | None = None
     max_rows: int | None = None
     largest_scale: float = 1.2
+    blanks: float = 0.15
     corrupt: float = 0.0
     learning_rate: float = 4e-4
     cool_down: bool = False
 
 
-SIMPLE = ("inline", "columns", "below")
 ANSWERED = (
-    ("field", 3.0), ("cell", 1.5), ("continue", 0.5), ("fact", 0.5), ("reverse", 0.4), ("choice", 0.3), ("check", 0.4),
-    ("compare", 0.3),
+    ("field", 3.0), ("cell", 1.5), ("continue", 0.2), ("fact", 0.5), ("reverse", 0.2), ("choice", 0.3), ("check", 0.5),
+    ("compare", 0.4), ("presence", 0.3),
 )  # fmt: skip
 """Tasks whose answer is on the page."""
 
@@ -59,34 +60,27 @@ STAGES = (
         "links", "tower", 10, gate=0.98, difficulty=Difficulty(blocks=(2, 6), width_px=(300, 1654)), pages=3, questions=1,
         max_rows=63, corrupt=0.02,
     ),
-    # The first weights copy already (`wiring`): what is learned is where to begin and where to end. Few cells first.
+    # Which cell a question asks for: a question costs some forty tokens, since no page goes through the language model.
     Stage(
-        "find", "language", 10, gate=0.93,
-        difficulty=Difficulty(variety=2000, recurring=0.2, blocks=(1, 2), width_px=(280, 500), layouts=SIMPLE, tables=False),
-        pages=6, questions=6, tasks=(("field", 3.0), ("continue", 1.0), ("reverse", 0.5)), max_rows=10,
+        "ask", "match", 30, gate=0.97, difficulty=Difficulty(recurring=0.05, blocks=(2, 8), width_px=(420, 1654)), pages=3,
+        questions=24, max_rows=63, corrupt=0.02, learning_rate=6e-4,
     ),
+    # The first weights copy already (`wiring`): what is learned is to go on and to end. Small pages first.
     Stage(
-        "match", "language", 10, gate=0.93,
-        difficulty=Difficulty(recurring=0.1, blocks=(1, 3), width_px=(300, 700)),
+        "find", "language", 15, gate=0.95, difficulty=Difficulty(recurring=0.05, blocks=(1, 3), width_px=(280, 700)),
         pages=6, questions=8, max_rows=16, corrupt=0.01, tasks=ANSWERED,
-    ),
-    Stage(
-        "layout", "language", 20, gate=0.93,
-        difficulty=Difficulty(recurring=0.05, blocks=(2, 5), width_px=(420, 1100)),
-        pages=4, questions=12, max_rows=26, corrupt=0.01, tasks=ANSWERED,
     ),
     # Refusals only now: while values are not yet found, to refuse is the best guess for every question.
     Stage(
-        "page", "language", 25, gate=0.95,
-        difficulty=Difficulty(recurring=0.03, blocks=(2, 8), width_px=(600, 1654)),
-        pages=2, questions=16, max_rows=63, corrupt=0.02, learning_rate=2e-4,
+        "page", "language", 40, gate=0.97, difficulty=Difficulty(recurring=0.03, blocks=(2, 8), width_px=(500, 1654)),
+        pages=3, questions=16, max_rows=63, corrupt=0.02, learning_rate=3e-4,
     ),
     Stage(
         "join", "joint", 25, difficulty=Difficulty(blocks=(2, 6), width_px=(420, 1200)), pages=3, questions=12, max_rows=30,
         views=(("page", 0.6), ("crop", 0.2), ("page+crops", 0.2)), learning_rate=2e-4, cool_down=True,
     ),
     Stage(
-        "views", "joint", 30, pages=2, questions=14, learning_rate=2e-4, cool_down=True,
-        views=(("page", 0.4), ("crop", 0.15), ("page+crops", 0.45)),
+        "views", "joint", 40, pages=3, questions=14, learning_rate=2e-4, cool_down=True,
+        views=(("page", 0.45), ("crop", 0.15), ("page+crops", 0.4)),
     ),
 )  # fmt: skip

@@ -275,8 +275,8 @@ _TILES: dict[tuple[ModelIdentity, Box, int], tuple[Box, ...]] = {}
 def tile_boxes(vlm: Vlm, page: Box, regions: int) -> tuple[Box, ...]:
     """Of the grids of nearly square tiles, that whose tokens are nearest to grounding's budget for so many regions.
 
-    The budget is the page and K crops of the largest size, which is generous to plain: most crops are smaller. How many
-    tokens a picture becomes depends on its size alone, so white ones are counted, once for all pages of one size.
+    The budget is the page and K crops of the largest size, which is generous to plain: most crops are smaller. Tokens are
+    counted of pictures full of noise, once for all pages of one size: paper may become none.
     """
     key = vlm.identity, page, regions
     if key not in _TILES:
@@ -289,7 +289,7 @@ def _best_tiles(vlm: Vlm, page: Box, regions: int) -> tuple[Box, ...]:
     grids = [boxes for boxes in grids if 1 < len(boxes) <= MAX_TILES and 0.5 <= boxes[0].width / boxes[0].height <= 2]
 
     def count(box: Box, *, crop: bool) -> int:
-        return vlm.encode([Image.new("RGB", (box.width, box.height), "white")], crops=crop)[0].count
+        return vlm.encode([Image.effect_noise((box.width, box.height), 200).convert("RGB")], crops=crop)[0].count
 
     sizes = [count(boxes[0], crop=True) for boxes in grids]
     budget = count(page, crop=False) + regions * max(sizes)

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+NO_TOKEN = -1
+"""Of a cell that no visual token stands for, as the embedded model's empty paper."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenLayer:
     """One grid of a view's visual tokens.
@@ -32,7 +36,8 @@ class TokenLayer:
 
     Attributes:
         grid: Where the cells lie, in view pixels.
-        index: int64 (rows, cols): which of the view's N tokens is the cell's.
+        index: int64 (rows, cols): which of the view's N tokens is the cell's; `NO_TOKEN` where there is none, which has no
+            saliency.
     """
 
     grid: PatchGrid

@@ -1,4 +1,4 @@
-"""The embedded model behind the engine: whole pages and crops at scales of their own, one token per cell of print."""
+"""The embedded model behind the engine: whole pages and crops at scales of their own, one token per inked cell."""
 
 from __future__ import annotations
 
@@ -13,10 +13,17 @@ from transformers import LlavaForConditionalGeneration
 
 import pipeline.vlms.embedded.modeling  # noqa: F401  # registers the vision tower
 from pipeline.geometry import PatchGrid
-from pipeline.vlms.base import TokenLayer
+from pipeline.vlms.base import NO_TOKEN, TokenLayer
 from pipeline.vlms.embedded.alphabet import IMAGE
 from pipeline.vlms.embedded.configuration import CELL_HEIGHT_PX, CELL_WIDTH_PX
-from pipeline.vlms.embedded.processing import crop_view_size, grid_size, page_view_size, render_prompt, view_pixels
+from pipeline.vlms.embedded.processing import (
+    crop_view_size,
+    grid_size,
+    inked_cells,
+    page_view_size,
+    render_prompt,
+    view_pixels,
+)
 from pipeline.vlms.engine import FrozenVlm, Look
 
 
@@ -35,12 +42,14 @@ class EmbeddedVlm(FrozenVlm):
             rows, cols, 0.0, 0.0, cols * CELL_WIDTH_PX * image.width / width, rows * CELL_HEIGHT_PX * image.height / height
         )
         pixels = view_pixels(image.convert("L").resize((width, height), Image.Resampling.LANCZOS))
-        return Look(pixels, rows * cols, (TokenLayer(grid, np.arange(rows * cols).reshape(rows, cols)),))
+        inked = inked_cells(pixels).numpy()
+        index = np.where(inked, inked.cumsum().reshape(inked.shape) - 1, NO_TOKEN)
+        return Look(pixels, int(inked.sum()), (TokenLayer(grid, index),))
 
     def project(self, looks: Sequence[Look]) -> Sequence[Tensor]:
         """Run views of one size through the tower and the projector."""
         pixels = torch.stack([look.pixels for look in looks]).to(self.decoder.device, self.decoder.dtype)
-        return list(self.model.model.multi_modal_projector(self.model.model.vision_tower.see(pixels)))
+        return [self.model.model.multi_modal_projector(tokens) for tokens in self.model.model.vision_tower.see(pixels)]
 
     def picture(self, look: Look, pixels: Tensor) -> Tensor:
         """The input is the picture."""

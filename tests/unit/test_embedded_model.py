@@ -8,16 +8,20 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.vlms.embedded.alphabet import CHARACTERS, OPTION_LETTER, OR_NOT_FOUND, SINGLE_WORD, WHOLE_ANSWERS
-from pipeline.vlms.embedded.modeling import build_model, encode_views, load, prompt_embeddings, reading_order
+from pipeline.vlms.embedded.configuration import ReaderTowerConfig
+from pipeline.vlms.embedded.modeling import build_model, encode_views, grid_places, load, prompt_embeddings, reading_order
 from pipeline.vlms.embedded.processing import (
     crop_view_size,
     expand_views,
     grid_size,
+    inked_cells,
     page_view_size,
     render_prompt,
     view_pixels,
 )
 from pipeline.vlms.embedded.tokenizer import build_tokenizer
+
+TINY = ReaderTowerConfig(layout_size=64, num_hidden_layers=1, num_attention_heads=1, intermediate_size=64)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +32,7 @@ def tokenizer():
 @pytest.fixture(scope="module")
 def model(tokenizer):
     torch.manual_seed(0)
-    model = build_model(tokenizer, width=64, layers=2, layout_layers=1).eval()
+    model = build_model(tokenizer, TINY, layers=2, heads=2).eval()
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.uniform_(-1, 1)
@@ -36,21 +40,26 @@ def model(tokenizer):
     return model
 
 
-def prompt_ids(tokenizer, grids, question):
-    return torch.tensor([tokenizer.encode(expand_views(render_prompt(len(grids), question), grids))])
+def prompt_ids(tokenizer, views, question):
+    counts = [int(inked_cells(view).sum()) for view in views]
+    return torch.tensor([tokenizer.encode(expand_views(render_prompt(len(views), question), counts))])
 
 
 @torch.no_grad()
 def logits(model, tokenizer, views):
-    ids = prompt_ids(tokenizer, [(v.shape[1] // 16, v.shape[2] // 32) for v in views], "What is it?" + SINGLE_WORD)
+    ids = prompt_ids(tokenizer, views, "What is it?" + SINGLE_WORD)
     embeddings = prompt_embeddings(model, ids, torch.cat(encode_views(model, views)))
     return ids, model(inputs_embeds=embeddings).logits
 
 
 @pytest.fixture(scope="module")
 def views():
+    """Two views of noise of 6 x 4 cells, two cells of the one and one of the other empty."""
     generator = torch.Generator().manual_seed(1)
-    return [torch.rand(1, 96, 128, generator=generator), torch.rand(1, 32, 64, generator=generator)]
+    views = [view_pixels(torch.randint(0, 256, (96, 128), generator=generator).numpy().astype(np.uint8)) for _ in range(2)]
+    views[0][:, 16:32, 32:96] = -1
+    views[1][:, 80:, :32] = 0.5
+    return views
 
 
 def test_a_reloaded_model_gives_identical_logits(model, tokenizer, views, tmp_path, monkeypatch):
@@ -64,22 +73,35 @@ def test_a_reloaded_model_gives_identical_logits(model, tokenizer, views, tmp_pa
 
 def test_the_published_forward_pass_agrees_with_ours(model, tokenizer, views):
     ids, ours = logits(model, tokenizer, views)
-    padded = torch.zeros(2, 1, 96, 128)
-    padded[0], padded[1, :, :32, :64] = views[0], views[1]
     with torch.no_grad():
-        sizes = torch.tensor([[96, 128], [32, 64]])
-        theirs = model(input_ids=ids, pixel_values=padded, image_sizes=sizes).logits
+        theirs = model(input_ids=ids, pixel_values=torch.stack(views)).logits
     torch.testing.assert_close(ours, theirs)
 
 
 def test_gradients_reach_the_visual_tokens_and_leave_the_weights_alone(model, tokenizer, views):
     tokens = torch.cat([t.detach() for t in encode_views(model, views)]).requires_grad_()
-    ids = prompt_ids(tokenizer, [(6, 4), (2, 2)], "What is it?")
+    ids = prompt_ids(tokenizer, views, "What is it?")
     out = model(inputs_embeds=prompt_embeddings(model, ids, tokens)).logits[0, -1].log_softmax(-1)
     (gradient,) = torch.autograd.grad(-(out.exp() * out).sum(), tokens)
-    assert gradient.shape == (28, 64)
+    assert gradient.shape == (2 * 24 - 3, TINY.hidden_size)
     assert gradient.abs().sum() > 0
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_paper_becomes_no_token(views):
+    inked = inked_cells(torch.stack(views))
+    assert inked.shape == (2, 6, 4)
+    assert (~inked).nonzero().tolist() == [[0, 1, 1], [0, 1, 2], [1, 5, 0]]
+    assert inked_cells(torch.stack(views).bfloat16()).equal(inked)
+    assert inked_cells(torch.full((1, 32, 64), -1.0)).tolist() == [[True, False], [False, False]], "a view is never nothing"
+
+
+def test_faint_print_is_ink_and_light_noise_is_paper():
+    rng = np.random.default_rng(0)
+    paper = 240 - rng.normal(0, 4, (16, 96)).clip(-12, 12)
+    paper[4:9, 10:12] -= 60
+    paper[2:4, 80:90] -= 60
+    assert inked_cells(view_pixels(paper.astype(np.uint8))).tolist() == [[True, False, True]]
 
 
 @given(st.text(alphabet=CHARACTERS.replace("<", ""), min_size=1, max_size=40))
@@ -111,8 +133,8 @@ def test_the_chat_template_writes_the_documented_prompt(tokenizer):
 
 
 def test_views_that_do_not_fit_the_prompt_are_refused():
-    with pytest.raises(ValueError, match="2 views, 1 grids"):
-        expand_views(render_prompt(2, "Total?"), [(1, 1)])
+    with pytest.raises(ValueError, match="2 views, 1 counts"):
+        expand_views(render_prompt(2, "Total?"), [1])
 
 
 @given(st.integers(1, 400), st.integers(1, 400))
@@ -156,17 +178,25 @@ def test_reading_order_of_uncertain_characters_is_a_probability():
 
 def test_a_cell_holds_the_first_letter_of_the_next_one_where_a_word_goes_on():
     """Two cells, "ab" up to the edge and "c" behind it: the slot after "b" holds "c"; a distant "c" is another word."""
-    tower = build_model(build_tokenizer(), width=64, layers=1, layout_layers=1).model.vision_tower
-    size = tower.config.character_size
-    with torch.no_grad():
-        tower.place_codes.weight.zero_()
-        tower.slots = torch.nn.Identity()
+    tower = build_model(build_tokenizer(), TINY, layers=1, heads=2).model.vision_tower
     places = torch.zeros(2, 1, 2, 16, dtype=torch.long)
     places[:, 0, 0, 5:8:2] = torch.tensor([1, 2])
     places[0, 0, 1, 1] = 3
     places[1, 0, 1, 4] = 3
-    slots = tower.compose(places).unflatten(-1, (-1, size))  # two before, then those of the cell
-    code = tower.character_codes.weight
-    assert torch.allclose(slots[:, 0, 2:4], code[1:3].expand(2, 2, size))
+    slots = tower.compose(places)  # two before, then those of the cell
+    code = torch.cat([tower.character_codes.weight, tower.signature.letters.weight], dim=1)
+    assert torch.allclose(slots[:, 0, 2:4], code[1:3].expand(2, 2, -1))
     assert torch.allclose(slots[0, 0, 4], code[3])
     assert not slots[1, 0, 4].any()
+
+
+def test_cells_are_laid_out_alike_whether_all_or_some_are_kept():
+    """Which cells are there is told by their rows and columns: a batch that keeps all, in another order, is the same."""
+    tower = build_model(build_tokenizer(), TINY, layers=1, heads=2).model.vision_tower.eval()
+    slots = tower.compose(torch.randint(0, 5, (2, 2, 3, 16)))
+    order = torch.stack([torch.randperm(6), torch.arange(6)])
+    places = grid_places(2, 3, slots.device)
+    with torch.no_grad():
+        whole = tower.lay_out(slots, places).tokens
+        kept = tower.lay_out(slots[torch.arange(2)[:, None], order], places[order]).tokens
+    torch.testing.assert_close(kept, whole[torch.arange(2)[:, None], order], atol=1e-5, rtol=1e-4)

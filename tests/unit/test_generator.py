@@ -165,15 +165,19 @@ def test_nothing_held_out_is_trained_on():
     assert not {run.style.face.family for run in train.runs} & {run.style.face.family for run in held_out.runs}
 
 
-def test_labels_and_links_point_at_cells_that_hold_characters():
+def test_starts_and_links_point_at_cells_that_hold_characters():
     batch = Batches(1, FIND, "train")[0]
     assert isinstance(batch, Batch)
-    inked = (batch.groups[0].classes.flatten(1, 2) > 0).any(2)
-    assert len(batch.labels)
-    for row, position, cell in batch.labels.tolist():
-        assert batch.targets[row, position] != IGNORE
-        assert inked[row, cell]
-    views, _, value, label = batch.groups[0].links.T
+    group = batch.groups[0]
+    inked = (group.classes.flatten(1, 2) > 0).any(2).take_along_dim(group.cells, 1)
+    assert len(batch.starts)
+    for row, number, place in batch.starts.tolist():
+        assert batch.targets[row, number, batch.openings[row, number]] != IGNORE
+        if place < group.cells.shape[1]:
+            assert inked[row, place]
+        else:
+            assert place == (batch.shown_at[row] >= 0).sum() - 1, "the end of the view: the answer is not on the page"
+    views, _, value, label = group.links.T
     linked = label >= 0
     assert linked.any()
     assert not linked.all()
@@ -181,29 +185,73 @@ def test_labels_and_links_point_at_cells_that_hold_characters():
     assert inked[views[linked], label[linked]].all()
 
 
-def test_the_first_weights_copy():
-    """Nothing is trained: given what an answer begins with, most of its characters follow by the circuit alone."""
+def test_every_answer_on_the_page_begins_in_a_cell_with_its_first_character():
+    batch = Batches(1, FIND, "train")[0]
+    assert isinstance(batch, Batch)
+    group = batch.groups[0]
+    asked = [(row, number) for row, number in (batch.targets != IGNORE).any(-1).nonzero().tolist()]
+    for (row, number), (task, answer) in zip(asked, batch.questions, strict=True):
+        places = [place for *at, place in batch.starts.tolist() if at == [row, number]]
+        held = [
+            group.classes[row].flatten(0, 1)[group.cells[row, place]] for place in places if place < group.cells.shape[1]
+        ]
+        if task == "field":
+            assert held
+            assert all(CHARACTER_CLASS[answer[0]] in characters for characters in held)
+
+
+def test_empty_cells_are_left_out_and_no_others():
+    some, every = (Batches(1, replace(FIND, blanks=blanks), "train")[0] for blanks in (0.15, 1.0))
+    assert isinstance(some, Batch)
+    assert isinstance(every, Batch)
+    inked = (some.groups[0].classes != 0).any(-1).flatten(1)
+    kept = torch.zeros_like(inked).scatter(1, some.groups[0].cells, True)
+    assert (kept | ~inked).all()
+    assert kept.float().mean() < 0.8
+    assert every.groups[0].cells.shape[1] == inked.shape[1]
+
+
+def test_the_first_weights_find_and_copy():
+    """Nothing is trained: questions are most like the cells that they ask for, and given what an answer begins with, most of
+    its characters follow by the circuit alone."""
     right = asked = 0
     for seed in (0, 1):
         model, _ = new_model(State(seed=seed))
         batch = Batches(seed, FIND, "held-out")[0]
         assert isinstance(batch, Batch)
         with torch.no_grad():
-            tower, project = model.model.vision_tower, model.model.multi_modal_projector
-            logits = answer_logits(model, batch, [project(lay_out_group(tower, group, 0.0)[0]) for group in batch.groups])
+            logits = answer_logits(model, batch, visual_tokens(model, batch))
         answer = batch.targets[batch.targets != IGNORE]
         right, asked = right + int((logits.argmax(1) == answer).sum()), asked + len(answer)
     assert right / asked > 0.35  # by chance under 0.02
 
 
-def test_questions_of_a_page_do_not_see_each_other():
+def visual_tokens(model, batch):
+    tower, project = model.model.vision_tower, model.model.multi_modal_projector
+    return [project(lay_out_group(tower, group, 0.0).tokens) for group in batch.groups]
+
+
+def test_the_trainers_language_model_is_the_published_one():
+    """Views and questions apart, empty cells left out: the same logits as the whole sequence's with a causal mask."""
+    model, _ = new_model(State(seed=0, layers=4))
     batch = Batches(1, FIND, "train")[0]
     assert isinstance(batch, Batch)
-    for row in range(len(batch.ids)):
-        asked = batch.segment[row] > 0
-        starts = batch.positions[row][asked & (batch.segment[row].diff(prepend=batch.segment[row, :1]) != 0)]
-        assert len(set(starts.tolist())) == 1
-    assert (batch.targets[batch.segment <= 0] == IGNORE).all()
+    with torch.no_grad():
+        tokens = visual_tokens(model, batch)
+        ours = answer_logits(model, batch, tokens)
+        for row in range(len(batch.ids)):
+            shown = batch.shown_at[row] >= 0
+            embeddings = model.get_input_embeddings()
+            ids = torch.cat([batch.shown[row, shown], batch.ids[row, 1]])[None]
+            places = torch.cat([batch.shown_at[row, shown], batch.asked_at[row, 1]])[None]
+            embedded = embeddings(ids)
+            cells = batch.groups[0].cells.shape[1]
+            embedded[0, :cells] = tokens[0][row]
+            causal = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool).tril()[None, None]
+            theirs = model.model.language_model(inputs_embeds=embedded, position_ids=places, attention_mask=causal)
+            expected = model.lm_head(theirs.last_hidden_state[0, shown.sum() :])[batch.targets[row, 1] != IGNORE]
+            before = int((batch.targets[:row] != IGNORE).sum() + (batch.targets[row, 0] != IGNORE).sum())
+            torch.testing.assert_close(ours[before : before + len(expected)], expected, atol=1e-4, rtol=1e-4)
 
 
 def test_one_question_in_six_has_no_answer_on_the_page():
@@ -256,9 +304,9 @@ def test_training_starts_resumes_and_exports(tmp_path, monkeypatch):
     tiny = Difficulty(blocks=(1, 2), width_px=(300, 400))
     stages = tuple(
         Stage(name, trains, 9, difficulty=tiny, pages=2, questions=2, max_rows=8, corrupt=0.1)
-        for name, trains in (("eyes", "reader"), ("words", "language"), ("both", "joint"))
+        for name, trains in (("eyes", "reader"), ("ask", "match"), ("words", "language"), ("both", "joint"))
     )
-    fresh = State(seed=3, width=64, layers=5, layout_layers=1)
+    fresh = State(seed=3, layers=4)
     for n, stage in enumerate(stages):
         for _ in range(2):
             Trainer(Run(tmp_path, minutes=5, workers=0, stages=(stage,), max_steps=2, device="cpu"), fresh).train()
@@ -267,7 +315,7 @@ def test_training_starts_resumes_and_exports(tmp_path, monkeypatch):
         assert stopped.steps == {s.name: 4 for s in stages[: n + 1]}
     export(tmp_path, tmp_path / "shipped")
     model, _ = load(tmp_path / "shipped")
-    assert model.config.text_config.num_hidden_layers == 5
+    assert model.config.text_config.num_hidden_layers == 4
     report = evaluate(model, 1)
     assert set(report) > {"reader", "pages", "crops"}
 

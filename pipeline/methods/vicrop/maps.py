@@ -142,7 +142,8 @@ class Importance:
     def _ratio(self, asked: np.ndarray, general: np.ndarray) -> np.ndarray:
         beside = _EPSILON * general.max() if self.config.rules == "sound" else 0.0
         with np.errstate(divide="ignore", invalid="ignore"):
-            ratio: np.ndarray = asked / (general + beside)
+            # Where neither question gets anything, as on paper that no token stands for, there is nothing to compare.
+            ratio: np.ndarray = np.where((asked == 0) & (general == 0), 0.0, asked / (general + beside))
         return ratio
 
     def _placed(self, view: View, grid: PatchGrid, values: np.ndarray, rise: Slope, gradient_norm: float | None) -> Glance:

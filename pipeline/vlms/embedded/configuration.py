@@ -16,8 +16,14 @@ PLACES = PLACE_ROWS * PLACE_COLUMNS
 """Places of a cell, row by row: where the reader looks for a character's centre."""
 
 
+OF_TEXT = 23
+"""Numbers of a visual token that are zero: the language model keeps there what only text has."""
+FLAGS, FLAG = 2, 4.0
+"""Numbers of a visual token that tell it from text, and what they are."""
+
+
 class ReaderTowerConfig(PretrainedConfig):  # type: ignore[misc, unused-ignore]
-    """Sizes of the reader (convolutions) and of the layout layers (attention) behind it.
+    """Sizes of the reader (convolutions), of the layout layers (attention) behind it, and of what a visual token tells.
 
     Args:
         n_characters: classes of the reader's head; class 0 is "no character here".
@@ -25,13 +31,20 @@ class ReaderTowerConfig(PretrainedConfig):  # type: ignore[misc, unused-ignore]
         reader_channels: channels at the reader's resolution, one position per 4 x 8 px.
         stem_blocks: residual blocks at one quarter of the resolution.
         reader_blocks: residual blocks at the reader's resolution.
-        n_slots: characters of a cell, in reading order, that reach the layout layers; later ones are lost.
-        character_size: width of a character's code inside its slot.
-        hidden_size: width of the layout layers and of the tower's output.
+        n_slots: characters of a cell, in reading order, that a visual token holds; later ones are lost.
+        character_size: width of a character's code.
+        letter_size: width of a letter's code, by which words are compared.
+        place_size: width of the code of a cell's row and column.
+        context_size: width of what else the layout layers tell of a cell.
+        signature_size: width of a cell's signature, by which questions find it.
+        layout_size: width of the layout layers.
         num_hidden_layers: bidirectional layout layers.
         num_attention_heads: heads of the layout layers.
         intermediate_size: width of their feed-forward networks.
         rope_theta: base of the two-dimensional rotary positions, whose unit is a cell.
+
+    Attributes:
+        hidden_size: width of a visual token, the sum of its parts; see `modeling.ReaderTower.tell`.
     """
 
     model_type = "exhibit_reader_tower"
@@ -45,7 +58,11 @@ class ReaderTowerConfig(PretrainedConfig):  # type: ignore[misc, unused-ignore]
         reader_blocks: int = 5,
         n_slots: int = 10,
         character_size: int = 15,
-        hidden_size: int = 256,
+        letter_size: int = 16,
+        place_size: int = 12,
+        context_size: int = 21,
+        signature_size: int = 46,
+        layout_size: int = 256,
         num_hidden_layers: int = 3,
         num_attention_heads: int = 4,
         intermediate_size: int = 768,
@@ -59,9 +76,17 @@ class ReaderTowerConfig(PretrainedConfig):  # type: ignore[misc, unused-ignore]
         self.reader_blocks = reader_blocks
         self.n_slots = n_slots
         self.character_size = character_size
-        self.hidden_size = hidden_size
+        self.letter_size = letter_size
+        self.place_size = place_size
+        self.context_size = context_size
+        self.signature_size = signature_size
+        self.layout_size = layout_size
         self.num_hidden_layers = num_hidden_layers
         self.num_attention_heads = num_attention_heads
         self.intermediate_size = intermediate_size
         self.rope_theta = rope_theta
         super().__init__(**kwargs)
+        characters, edges = (2 + n_slots) * character_size, 2 * n_slots
+        self.hidden_size = (
+            characters + place_size + edges + OF_TEXT + context_size + signature_size + 1 + character_size + FLAGS
+        )

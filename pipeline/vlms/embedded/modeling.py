@@ -9,10 +9,11 @@ width:
     pixels [B, 1, 16 R, 32 C]
       -> reader (convolutions)           a distribution over characters at each place, 4 px wide and 8 px high
       -> compose                         the cell's characters in reading order, one slot each, with the two before and the
-                                         one after them, as one vector per cell
+                                         one after them
       -> layout layers (bidirectional)   what the cells mean to each other; two-dimensional rotary positions
-      -> [B, R C, D]                     plus a sine code of the cell's row and column
-      -> links                           plus what each cell's label (column, row name) is
+      -> links, edges                    which cell is each one's label (column, row name); where values begin and end
+      -> signature                       what a question can find the cell by: its label's words and its own
+      -> tell                            [B, N, D]: the characters, place, edges, context, signature, how a value begins
 
 Characters are the only channel between eyes and language: a page known by its text alone can be put in at `compose`, which
 is how the layers behind it are trained without drawing. Nothing is learned per position, so a view may have any size. No
@@ -21,7 +22,7 @@ tensor is kept in a non-persistent buffer, because `from_pretrained` gives those
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -41,11 +42,15 @@ from pipeline.vlms.embedded.alphabet import CHARACTERS, END, IMAGE, PAD
 from pipeline.vlms.embedded.configuration import (
     CELL_HEIGHT_PX,
     CELL_WIDTH_PX,
+    FLAG,
+    FLAGS,
+    OF_TEXT,
     PLACE_COLUMNS,
     PLACE_ROWS,
     PLACES,
     ReaderTowerConfig,
 )
+from pipeline.vlms.embedded.processing import inked_cells
 
 ROPE_THETA = 1e16
 """Base of the language model's rotary positions. So large that three quarters of a head's pairs hardly turn over a page of
@@ -54,6 +59,9 @@ tokens: text is found by what it says, wherever it stands, while the other pairs
 
 N_RELATIONS, RELATION_SIZE = 2, 64
 """Relations between cells that the tower tells, and the size of their attention heads."""
+
+N_NEAR, TRIPLES = 4, 128
+"""Heads that gather a word's cells for its signature, and features of three letters that it counts."""
 
 NEIGHBOURS = 3
 """Places of 4 px from one letter of a word to the next, at most."""
@@ -108,16 +116,19 @@ class Reader(nn.Module):
         return self.head(features)
 
 
-def rotary_2d(rows: int, columns: int, head_size: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [R C, head_size / 2] for cells in row-major order.
+def grid_places(rows: int, columns: int, device: torch.device) -> Tensor:
+    """Row and column [R C, 2] of each cell, row by row."""
+    return torch.cartesian_prod(torch.arange(rows, device=device), torch.arange(columns, device=device)).view(-1, 2)
+
+
+def rotary_2d(places: Tensor, head_size: int, theta: float) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [..., N, head_size / 2] for cells at `places` [..., N, 2].
 
     Half the pairs turn with the row, half with the column.
     """
     pairs = head_size // 4
-    frequency = theta ** -(torch.arange(pairs, device=device, dtype=torch.float32) / pairs)
-    row = torch.arange(rows, device=device, dtype=torch.float32).repeat_interleave(columns)
-    column = torch.arange(columns, device=device, dtype=torch.float32).repeat(rows)
-    angle = torch.cat([row[:, None] * frequency, column[:, None] * frequency], dim=1)
+    frequency = theta ** -(torch.arange(pairs, device=places.device, dtype=torch.float32) / pairs)
+    angle = (places[..., None] * frequency).flatten(-2)
     return angle.cos(), angle.sin()
 
 
@@ -127,12 +138,11 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     return torch.cat([a * cosine - b * sine, a * sine + b * cosine], dim=-1).to(x.dtype)
 
 
-def sine_2d(rows: int, columns: int, size: int, device: torch.device) -> Tensor:
-    """Sine code [R C, size] of each cell's row and column, with periods from 6 to some 600 cells."""
-    frequency = 100.0 ** -(torch.arange(size // 4, device=device, dtype=torch.float32) / (size // 4))
-    row = torch.arange(rows, device=device, dtype=torch.float32).repeat_interleave(columns)[:, None] * frequency
-    column = torch.arange(columns, device=device, dtype=torch.float32).repeat(rows)[:, None] * frequency
-    return torch.cat([row.sin(), row.cos(), column.sin(), column.cos()], dim=1)
+def sine_2d(places: Tensor, size: int) -> Tensor:
+    """Sine code [..., N, size] of each cell's row and column, with periods from 6 to some 600 cells."""
+    frequency = 100.0 ** -(torch.arange(size // 4, device=places.device, dtype=torch.float32) / (size // 4))
+    row, column = (places[..., None] * frequency).unbind(-2)
+    return torch.cat([row.sin(), row.cos(), column.sin(), column.cos()], dim=-1)
 
 
 class _Norm(nn.RMSNorm):
@@ -148,7 +158,7 @@ class LayoutLayer(nn.Module):
 
     def __init__(self, config: ReaderTowerConfig) -> None:
         super().__init__()
-        size = config.hidden_size
+        size = config.layout_size
         self.n_heads = config.num_attention_heads
         self.attention_norm = _Norm(size, eps=1e-6)
         self.query_key_value = nn.Linear(size, 3 * size, bias=False)
@@ -183,21 +193,75 @@ class Links(nn.Module):
         self.query = nn.Linear(size, N_RELATIONS * RELATION_SIZE, bias=False)
         self.key = nn.Linear(size, N_RELATIONS * RELATION_SIZE, bias=False)
         self.nothing = nn.Parameter(torch.zeros(N_RELATIONS, RELATION_SIZE))
-        self.out = nn.Linear(N_RELATIONS * size, size, bias=False)
 
-    def scores(self, cells: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-        """How much each cell belongs to each: [B, relations, N, N + 1], the last column for nothing."""
-        batch, n, _ = cells.shape
-        query = self.query(cells).view(batch, n, N_RELATIONS, RELATION_SIZE).transpose(1, 2)
-        key = self.key(cells).view(batch, n, N_RELATIONS, RELATION_SIZE).transpose(1, 2)
-        query, key = rotate(query, cosine, sine), rotate(key, cosine, sine)
-        nothing = self.nothing[None, :, None].to(key.dtype).expand(batch, -1, -1, -1)
+    def forward(self, cells: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+        """How much each cell belongs to each: scores [B, relations, N, N + 1], the last column for nothing."""
+        query = rotate(_heads(self.query(cells), N_RELATIONS), cosine, sine)
+        key = rotate(_heads(self.key(cells), N_RELATIONS), cosine, sine)
+        nothing = self.nothing[None, :, None].to(key.dtype).expand(len(cells), -1, -1, -1)
         return query @ torch.cat([key, nothing], dim=2).transpose(2, 3) / RELATION_SIZE**0.5
 
-    def forward(self, scores: Tensor, tokens: Tensor) -> Tensor:
-        """Add to `tokens` [B, N, D] what those hold that each belongs to, by `scores`."""
-        share = scores.softmax(-1)[..., :-1]
-        return tokens + self.out((share @ tokens[:, None]).transpose(1, 2).flatten(2))
+
+class Signature(nn.Module):
+    """What a question can find each cell by: a bag of the letter triples in and around it, and in what it belongs to.
+
+    Triples are counted whatever the slot they stand in, by the same small network; words gather over a few cells, since a
+    label is rarely in one. The language model makes the like of it from the question (`ops.train.wiring`), and training
+    makes the two alike for a question and the cell where its answer begins.
+    """
+
+    def __init__(self, config: ReaderTowerConfig) -> None:
+        super().__init__()
+        size = config.signature_size
+        self.letters = nn.Embedding(config.n_characters, config.letter_size)
+        self.triple = nn.Linear(3 * config.letter_size, TRIPLES)
+        self.bag = nn.Linear(TRIPLES, size, bias=False)
+        self.query = nn.Linear(config.layout_size, N_NEAR * RELATION_SIZE)
+        self.key = nn.Linear(config.layout_size, N_NEAR * RELATION_SIZE)
+        self.words = nn.Linear(N_NEAR * size, size, bias=False)
+        self.out = nn.Linear((1 + N_RELATIONS) * size, size, bias=False)
+        self.norm = _Norm(size, eps=1.0)  # a cell without letters stays without a signature
+
+    def forward(self, letters: Tensor, shares: Tensor, cells: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+        """Sign each cell.
+
+        Args:
+            letters: [B, N, 2 + slots, letter_size], the codes of the letters before and in each cell.
+            shares: [B, relations, N, N], how much each cell belongs to each.
+            cells: [B, N, layout_size], as the layout layers leave them.
+            cosine: as `rotary_2d` gives it.
+            sine: the same.
+
+        Returns:
+            [B, N, signature_size].
+        """
+        triples = torch.cat([letters[:, :, :-2], letters[:, :, 1:-1], letters[:, :, 2:]], dim=-1)
+        bag = self.bag(F.silu(self.triple(triples)).sum(2))
+        query = rotate(_heads(self.query(cells), N_NEAR), cosine, sine)
+        key = rotate(_heads(self.key(cells), N_NEAR), cosine, sine)
+        near = F.scaled_dot_product_attention(query, key, bag[:, None].expand(-1, N_NEAR, -1, -1))
+        words = bag + self.words(near.transpose(1, 2).flatten(2))
+        belongs = (shares @ words[:, None]).transpose(1, 2).flatten(2)
+        return self.norm(self.out(torch.cat([words, belongs], dim=-1)))
+
+
+def _heads(x: Tensor, n: int) -> Tensor:
+    """Split the last dimension of [B, N, n d] into heads: [B, n, N, d]."""
+    return x.unflatten(-1, (n, -1)).transpose(1, 2)
+
+
+class Laid(NamedTuple):
+    """What the layout layers make of a view's cells.
+
+    Attributes:
+        tokens: [B, N, hidden_size], the tower's output.
+        links: [B, relations, N, N + 1], scores of what each cell belongs to.
+        edges: [B, N, 2 slots], logits of each slot to begin a value, and to follow the end of one.
+    """
+
+    tokens: Tensor
+    links: Tensor
+    edges: Tensor
 
 
 class ReaderTower(PreTrainedModel):  # type: ignore[misc, unused-ignore]
@@ -210,20 +274,18 @@ class ReaderTower(PreTrainedModel):  # type: ignore[misc, unused-ignore]
 
     def __init__(self, config: ReaderTowerConfig) -> None:
         super().__init__(config)
+        size = config.layout_size
         self.reader = Reader(config)
         self.character_codes = nn.Embedding(config.n_characters, config.character_size)
-        self.place_codes = nn.Embedding(PLACES, config.character_size)
-        self.slots = nn.Linear((2 + config.n_slots) * config.character_size, config.hidden_size)
+        self.slots = nn.Linear((2 + config.n_slots) * config.character_size, size)
         self.layers = nn.ModuleList(LayoutLayer(config) for _ in range(config.num_hidden_layers))
-        self.norm = _Norm(config.hidden_size, eps=1e-6)
-        self.position = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
-        self.links = Links(config.hidden_size)
+        self.norm = _Norm(size, eps=1e-6)
+        self.position = nn.Linear(size, config.place_size, bias=False)
+        self.context = nn.Linear(size, config.context_size, bias=False)
+        self.links = Links(size)
+        self.edges = nn.Linear(size, 2 * config.n_slots)
+        self.signature = Signature(config)
         self.post_init()
-
-    @property
-    def patch_size(self) -> Tensor:
-        """Cell height and width in pixels; transformers divides `image_sizes` by it."""
-        return torch.tensor([CELL_HEIGHT_PX, CELL_WIDTH_PX], device=self.slots.weight.device)
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear | nn.Conv2d | nn.RMSNorm):
@@ -235,27 +297,25 @@ class ReaderTower(PreTrainedModel):  # type: ignore[misc, unused-ignore]
             nn.init.normal_(module.weight)
 
     def compose(self, characters: Tensor) -> Tensor:
-        """Turn the places of each cell into one vector per cell.
+        """Put the characters of each cell into slots, in reading order: the two before the cell, its own, the one after.
 
         Args:
             characters: probabilities [B, R, C, J, n_characters], or classes [B, R, C, J] that are taken as certain.
 
         Returns:
-            [B, R C, hidden_size].
+            [B, R C, 2 + slots, character_size + letter_size], a character's code and its letter's in each slot.
         """
-        weight = self.character_codes.weight
+        weight = torch.cat([self.character_codes.weight, self.signature.letters.weight], dim=1)
         if characters.is_floating_point():
             present = 1 - characters[..., 0]
             codes = characters[..., 1:] @ weight[1:]
         else:
             present = (characters > 0).to(weight.dtype)
             codes = F.embedding(characters, weight) * present[..., None]
-        codes = codes + self.place_codes.weight * present[..., None]  # [B, R, C, J, c]
         order, total = reading_order(present.float(), self.config.n_slots)
         spelled = torch.einsum("brcjk,brcjd->brckd", order.to(codes.dtype), codes)
         spelled = spelled + total.to(codes.dtype)[..., None] * self._after(codes, present)[..., None, :]
-        slots = torch.cat([self._before(codes, present), spelled], dim=3)
-        return self.slots(slots.flatten(3)).flatten(1, 2)
+        return torch.cat([self._before(codes, present, weight[0]), spelled], dim=3).flatten(1, 2)
 
     def _after(self, codes: Tensor, present: Tensor) -> Tensor:
         """Code [B, R, C, c] of the character after each cell, where the line goes on: the first of its right neighbour.
@@ -273,7 +333,7 @@ class ReaderTower(PreTrainedModel):  # type: ignore[misc, unused-ignore]
         above = 1 - (1 - lines[..., 0, :]).prod(-1)[..., None].to(codes.dtype)
         return above * after[..., 0, :] + (1 - above) * after[..., 1, :]
 
-    def _before(self, codes: Tensor, present: Tensor) -> Tensor:
+    def _before(self, codes: Tensor, present: Tensor, nothing: Tensor) -> Tensor:
         """Codes [B, R, C, 2, c] of the two characters before each cell: the last of its left neighbour, on the same line.
 
         A line may cross a cell at either height; the height of a cell's first character decides which one is followed.
@@ -281,43 +341,77 @@ class ReaderTower(PreTrainedModel):  # type: ignore[misc, unused-ignore]
         lines = present.unflatten(3, (PLACE_ROWS, PLACE_COLUMNS))
         from_end = reading_order(lines.flip(-1).float(), 2)[0].to(codes.dtype)  # [B, R, C, rows, columns, 2]
         last = torch.einsum("brchjk,brchjd->brchkd", from_end, codes.unflatten(3, (PLACE_ROWS, PLACE_COLUMNS)).flip(4))
-        last = last + (1 - from_end.sum(4))[..., None] * self.character_codes.weight[0]
-        left = torch.cat([self.character_codes.weight[0].expand_as(last[:, :, :1]), last[:, :, :-1]], dim=2)
+        last = last + (1 - from_end.sum(4))[..., None] * nothing
+        left = torch.cat([nothing.expand_as(last[:, :, :1]), last[:, :, :-1]], dim=2)
         above = 1 - (1 - lines[..., 0, :]).prod(-1)[..., None, None]
         return (above * left[..., 0, :, :] + (1 - above) * left[..., 1, :, :]).flip(3)
 
-    def lay_out(self, cells: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
-        """Run the layout layers over `cells` [B, R C, hidden_size], add the code of their places, link values to labels.
+    def lay_out(self, slots: Tensor, places: Tensor) -> Laid:
+        """Run the layout layers over cells, and sign each.
 
-        Returns:
-            the tower's output [B, R C, hidden_size] and the scores of the links.
+        Args:
+            slots: [B, N, 2 + slots, character_size + letter_size], as `compose` gives them, of all cells or of some.
+            places: their rows and columns, [N, 2] if they are the same in all views, else [B, N, 2].
         """
-        head_size = self.config.hidden_size // self.config.num_attention_heads
-        cosine, sine = rotary_2d(rows, columns, head_size, self.config.rope_theta, cells.device)
+        config = self.config
+        characters, letters = slots.split([config.character_size, config.letter_size], dim=-1)
+        head_size = config.layout_size // config.num_attention_heads
+        cosine, sine = rotary_2d(places.unsqueeze(-3), head_size, config.rope_theta)
+        cells = self.slots(characters.flatten(2))
         for layer in self.layers:
             cells = layer(cells, cosine, sine)
         cells = self.norm(cells)
-        place = self.position(sine_2d(rows, columns, self.config.hidden_size, cells.device).to(cells.dtype))
-        scores = self.links.scores(cells, cosine, sine)
-        return self.links(scores, cells + place), scores
+        links, edges = self.links(cells, cosine, sine), self.edges(cells)
+        signature = self.signature(letters, links.softmax(-1)[..., :-1], cells, cosine, sine)
+        place = self.position(sine_2d(places, config.layout_size).to(cells.dtype)).expand(len(cells), -1, -1)
+        return Laid(self.tell(characters, place, edges.sigmoid(), self.context(cells), signature), links, edges)
 
-    def see(self, pixels: Tensor) -> Tensor:
-        """Encode views of one size, [B, 1, H, W], to [B, R C, hidden_size]."""
-        cells = self.compose(self.reader(pixels).float().softmax(-1).to(pixels.dtype))
-        return self.lay_out(cells, pixels.shape[2] // CELL_HEIGHT_PX, pixels.shape[3] // CELL_WIDTH_PX)[0]
+    def tell(self, characters: Tensor, place: Tensor, edges: Tensor, context: Tensor, signature: Tensor) -> Tensor:
+        """Put together what a visual token tells of its cell, part by part: [B, N, hidden_size].
 
-    def forward(self, pixel_values: Tensor, image_sizes: Tensor | None = None, **_: Any) -> BaseModelOutputWithPooling:
-        """Encode views, padded to one size where `image_sizes` [B, 2] (height, width in px) says how large each is.
+        Its characters slot by slot, as they were read, no layer in between; its place; where values begin and end; nothing,
+        for what text has there; context; signature; whether a value begins in it, and with which character; what flags a
+        visual token.
+        """
+        begins = edges[..., : self.config.n_slots]
+        first = (begins[..., None] * characters[:, :, 2:]).sum(2)
+        nothing = torch.zeros_like(place[..., :1]).expand(-1, -1, OF_TEXT)
+        told = [characters.flatten(2), place, edges, nothing, context, signature, begins.amax(-1, keepdim=True), first]
+        return F.pad(torch.cat(told, dim=-1), (0, FLAGS), value=FLAG)
+
+    def see(self, pixels: Tensor) -> list[Tensor]:
+        """Encode views of one size, [B, 1, H, W]: a token for each inked cell, row by row, [N, hidden_size] each.
+
+        Differentiable in the pixels; which cells are inked is not.
+        """
+        # One by one: what is read of each depends on its margins, which are most of a page's cost and not read.
+        return [self._see(view[None], inked) for view, inked in zip(pixels, inked_cells(pixels), strict=True)]
+
+    def _see(self, pixels: Tensor, inked: Tensor) -> Tensor:
+        rows, columns = _span(inked.any(1)), _span(inked.any(0))
+        printed = pixels[:, :, _times(rows, CELL_HEIGHT_PX), _times(columns, CELL_WIDTH_PX)]
+        slots = self.compose(self.reader(printed).float().softmax(-1).to(pixels.dtype))
+        kept = inked[rows, columns]
+        return self.lay_out(slots[:, kept.flatten()], torch.nonzero(inked)).tokens[0]
+
+    def forward(self, pixel_values: Tensor, **_: Any) -> BaseModelOutputWithPooling:
+        """Encode views, padded with white to one size.
 
         Returns:
-            hidden states [B, R C, hidden_size], or [1, sum of cells, hidden_size] if `image_sizes` is given.
+            hidden states [1, sum of inked cells, hidden_size], view by view.
         """
-        if image_sizes is None:
-            hidden = self.see(pixel_values)
-        else:
-            views = zip(pixel_values, image_sizes.tolist(), strict=True)
-            hidden = torch.cat([self.see(view[None, :, :height, :width]) for view, (height, width) in views], dim=1)
+        hidden = torch.cat(self.see(pixel_values))[None]
         return BaseModelOutputWithPooling(last_hidden_state=hidden, hidden_states=(hidden,))
+
+
+def _span(inked: Tensor) -> slice:
+    """The rows or columns [n] from the first to the last with ink, and one on each side, for what is seen around print."""
+    held = torch.nonzero(inked)
+    return slice(max(0, int(held[0]) - 1), int(held[-1]) + 2)
+
+
+def _times(span: slice, factor: int) -> slice:
+    return slice(span.start * factor, span.stop * factor)
 
 
 def reading_order(present: Tensor, n_slots: int) -> tuple[Tensor, Tensor]:
@@ -345,26 +439,20 @@ AutoModel.register(ReaderTowerConfig, ReaderTower, exist_ok=True)
 
 
 def build_model(
-    tokenizer: PreTrainedTokenizerFast, *, width: int = 256, layers: int = 5, layout_layers: int = 3, heads: int = 10
+    tokenizer: PreTrainedTokenizerFast, tower: ReaderTowerConfig | None = None, *, layers: int = 5, heads: int = 11
 ) -> LlavaForConditionalGeneration:
     """Make an untrained model for `tokenizer`.
 
-    The defaults make 9 M parameters. Weights are random; training starts from those of `ops.train.wiring`.
+    The defaults make 11 M parameters. Weights are random; training starts from those of `ops.train.wiring`.
 
     Args:
         tokenizer: gives the vocabulary and the control tokens.
-        width: hidden size of the tower and of the language model; a multiple of 64.
+        tower: sizes of the tower; those of the model that ships by default.
         layers: layers of the language model.
-        heads: attention heads of 64 in each of them, whatever the width: one for each character of a cell.
-        layout_layers: bidirectional layers of the tower.
+        heads: attention heads of 64 in each of them, whatever the width: one for each character of a cell, and one more.
     """
-    tower = ReaderTowerConfig(
-        n_characters=len(CHARACTERS) + 1,
-        hidden_size=width,
-        num_hidden_layers=layout_layers,
-        num_attention_heads=width // 64,
-        intermediate_size=3 * width,
-    )
+    tower = tower or ReaderTowerConfig(n_characters=len(CHARACTERS) + 1)
+    width = tower.hidden_size
 
     def token(name: str) -> int:
         return int(tokenizer.convert_tokens_to_ids(name))  # type: ignore[arg-type]
@@ -377,7 +465,7 @@ def build_model(
         num_key_value_heads=heads,
         head_dim=64,
         rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},
-        intermediate_size=width * 8 // 3,
+        intermediate_size=2 * width,
         max_position_embeddings=4096,
         tie_word_embeddings=False,
         bos_token_id=None,
@@ -415,14 +503,12 @@ def encode_views(model: LlavaForConditionalGeneration, views: list[Tensor]) -> l
         views: pixels as `processing.view_pixels` gives them, [1, H, W] each.
 
     Returns:
-        One [R C, hidden size] per view, cells in row-major order. Differentiable if gradients are on and pixels or weights
-        want them.
+        One [N, hidden size] per view, its inked cells in row-major order. Differentiable if gradients are on and pixels or
+        weights want them.
     """
     weight = model.model.multi_modal_projector.linear_1.weight
-    return [
-        model.model.multi_modal_projector(model.model.vision_tower.see(view[None].to(weight.device, weight.dtype)))[0]
-        for view in views
-    ]
+    seen = (model.model.vision_tower.see(view[None].to(weight.device, weight.dtype))[0] for view in views)
+    return [model.model.multi_modal_projector(tokens) for tokens in seen]
 
 
 def prompt_embeddings(model: LlavaForConditionalGeneration, input_ids: Tensor, visual_tokens: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from pipeline.vlms.embedded.alphabet import ANSWER, IMAGE, VIEW
 from pipeline.vlms.embedded.configuration import CELL_HEIGHT_PX, CELL_WIDTH_PX
@@ -24,6 +25,9 @@ CROP_HEIGHT_PX = 480
 """Largest crop view: 20 x 30 cells, under half a page view."""
 MAX_ENLARGEMENT = 1.5
 """Largest scale against the 200 dpi raster; beyond it enlarging only blurs."""
+INK_CONTRAST = 16.0
+"""Least difference of grey levels (of 255) in a cell that shows something. Low, for faint print: noise may pass as ink,
+which costs time, but ink must not pass as paper."""
 MIN_CROP_PX = (4 * CELL_WIDTH_PX, 2 * CELL_HEIGHT_PX)
 """Width and height of the smallest crop view."""
 
@@ -65,6 +69,21 @@ def view_pixels(image: Image.Image | NDArray[np.uint8]) -> Tensor:
     return 1 - torch.from_numpy(padded)[None].float() / 127.5
 
 
+def inked_cells(pixels: Tensor) -> Tensor:
+    """Which cells show anything: bool [..., R, C] of pixels [..., 1, R * 16, C * 32] as `view_pixels` gives them.
+
+    White paper becomes no visual token: it would cost as much as print, and no answer can rest on it. A cell counts as inked
+    where its grey, averaged over 3 x 3 pixels against noise, spans `INK_CONTRAST` or more. Of a view without any ink the
+    first cell counts. The grey levels are restored first, so that pixels rounded to bfloat16 give the same cells.
+    """
+    grey = ((1 - pixels.detach().float()) * 127.5).round()
+    cells = grey.unflatten(-2, (-1, CELL_HEIGHT_PX)).unflatten(-1, (-1, CELL_WIDTH_PX)).transpose(-3, -2)
+    smooth = F.avg_pool2d(cells.reshape(-1, 1, CELL_HEIGHT_PX, CELL_WIDTH_PX), 3, stride=1).flatten(1)
+    inked = (smooth.amax(1) - smooth.amin(1) >= INK_CONTRAST).view(cells.shape[:-2]).squeeze(-3)
+    inked[..., 0, 0] |= ~inked.flatten(-2).any(-1)
+    return inked
+
+
 def grid_size(width_px: int, height_px: int) -> tuple[int, int]:
     """Rows and columns of cells that cover a view.
 
@@ -82,18 +101,17 @@ def render_prompt(n_views: int, text: str) -> str:
     return (IMAGE + VIEW) * n_views + text + ANSWER
 
 
-def expand_views(prompt: str, grids: Sequence[tuple[int, int]]) -> str:
-    """Repeat each view's one image token once per cell.
+def expand_views(prompt: str, counts: Sequence[int]) -> str:
+    """Repeat each view's one image token once per visual token.
 
     Args:
         prompt: from `render_prompt` or the chat template.
-        grids: rows and columns of each view, in order.
+        counts: inked cells of each view, in order.
 
     Raises:
-        ValueError: the prompt has another number of views than `grids`.
+        ValueError: the prompt has another number of views than `counts`.
     """
     pieces = prompt.split(IMAGE)
-    if len(pieces) != len(grids) + 1:
-        raise ValueError(f"the prompt has {len(pieces) - 1} views, {len(grids)} grids were given")
-    counts = [rows * columns for rows, columns in grids]
+    if len(pieces) != len(counts) + 1:
+        raise ValueError(f"the prompt has {len(pieces) - 1} views, {len(counts)} counts were given")
     return pieces[0] + "".join(IMAGE * n + piece for n, piece in zip(counts, pieces[1:], strict=True))
