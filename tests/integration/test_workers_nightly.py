@@ -28,7 +28,6 @@ from workers import metrics
 from workers.cron import Cron
 from workers.nightly import Nightly, mail
 
-TONIGHT = (datetime.now(UTC) + timedelta(days=1)).replace(hour=2, minute=0, second=5, microsecond=0)
 SECOND = timedelta(seconds=1)
 
 
@@ -40,12 +39,17 @@ class Night:
         self.inbox.mkdir()
         questions = folder / "questions.csv"
         questions.write_text("question_id,question\nnumber,What is the number?\n")
-        self.url, self.store, self.now = url, store, TONIGHT
+        self.url, self.store = url, store
         self.schedules = Schedules.open(url)
+        self.now = datetime.now(UTC)
         self.schedules.now = lambda: self.now  # type: ignore[method-assign]
         options = {"model": model, "pages": "all", "set": [], "dpi": 60.0, "questions": str(questions)}
         arguments = {**options, "question": [], "recursive": False, "force": False}
         self.schedules.add("nightly", "0 2 * * *", "UTC", str(self.inbox), arguments)
+        (schedule,) = self.schedules.all()
+        # The first two o'clock after the schedule was made, by the database's clock, whatever time of day the tests run at.
+        tonight = schedule.created_at.replace(hour=2, minute=0, second=5, microsecond=0)
+        self.now = self.tonight = tonight if schedule.created_at < tonight - 5 * SECOND else tonight + timedelta(days=1)
         self.round = Nightly(store, self.schedules, Settings(db_url=url, settle_s=2.0), try_again_s=0.0)
 
     def put(self, name: str, *lines: str) -> Path:
@@ -241,7 +245,7 @@ def test_a_nightly_audit(night: Night, sql, tmp_path: Path, monkeypatch: pytest.
     worker.close()
 
     def audited(number: int) -> ScheduleRun:
-        night.now = (TONIGHT + timedelta(days=number)).replace(hour=3)
+        night.now = (night.tonight + timedelta(days=number)).replace(hour=3)
 
         def ended() -> bool:
             night.round()
