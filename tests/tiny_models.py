@@ -202,6 +202,11 @@ def build_embedded(folder: Path) -> None:
     for block in tower.reader.blocks:
         torch.nn.init.constant_(block.norm.weight, 0.1)
     torch.nn.init.normal_(tower.reader.head.weight, std=0.3)
+    # Strided convolutions reach up and left of the place that they stand for; one that has learned allows for it.
+    with torch.no_grad():
+        for layer in (tower.reader.stem[0], tower.reader.stem[1], tower.reader.stem[-1]):
+            layer[0].weight[:, :, 0] = 0
+            layer[0].weight[:, :, :, 0] = 0
     _save(folder, model, tokenizer, None)
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from ops.bench_pages.parts import PARTS, Part, compose_page
 from ops.bench_pages.scan import QUALITIES, SCANNERS, Quality, Scan, scan
 from ops.bench_pages.tasks import MANY_PAGES, TASKS, Asked, ask_among
-from ops.train.compose import Difficulty
+from ops.train.compose import SHEET, SHEET_PX
 from ops.train.document import DPI, Page
 from ops.train.questions import NOT_FOUND, Asker
 
@@ -32,8 +32,6 @@ PER_PAGE = 2
 PER_DOCUMENT = 4
 DOCUMENT_PAGES = (4, 6)
 """Fewest and most pages of a document that is asked as a whole; above three a sweep comes first."""
-A3_WIDTH_PX, A3_HEIGHT_PX = 2339, 3307
-A3 = Difficulty(blocks=(14, 24), width_px=(A3_WIDTH_PX, A3_WIDTH_PX))
 EPOCH = time.gmtime(0)
 AHEAD = 4
 """Documents of each sort drawn before it is counted what is still wanted; what is built depends on it."""
@@ -135,8 +133,8 @@ def _make_single(part: Part, quality: Quality, number: int) -> Made:
 
 def _make_large(part: Part, quality: Quality, number: int) -> Made:
     """A sheet twice as large, whose ordinary print is too small for a look at the whole."""
-    page = compose_page(part, f"{quality}/large/{number}", A3)
-    page.height = max(page.height, A3_HEIGHT_PX)
+    page = compose_page(part, f"{quality}/large/{number}", SHEET)
+    page.height = max(page.height, SHEET_PX[1])
     return _made_page(page, part, quality, f"large-{number:03}", ["tiny"])
 
 

@@ -182,6 +182,9 @@ class Difficulty:
 
 
 FULL = Difficulty()
+SHEET_PX = (2339, 3307)
+SHEET = Difficulty(blocks=(14, 24), width_px=(SHEET_PX[0], SHEET_PX[0]))
+"""A3: twice as large as A4, with print of the same size, which a look at the whole hardly resolves."""
 
 
 class Composer:

@@ -34,6 +34,7 @@ ARMS: tuple[Stage, ...] = (
     Stage("crops", "joint", 0, difficulty=FULL, pages=4, questions=10, views=(("crop", 1.0),)),
     Stage("pages", "joint", 0, difficulty=FULL, pages=2, questions=14),
     Stage("pages and crops", "joint", 0, difficulty=FULL, pages=2, questions=14, views=(("page+crops", 1.0),)),
+    Stage("sheets and crops", "joint", 0, difficulty=FULL, questions=14, views=(("page+crops", 1.0),), sheets=1.0),
 )
 
 

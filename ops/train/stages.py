@@ -21,6 +21,7 @@ class Stage:
         pages: pages in a batch.
         questions: questions a page.
         views: weights of what is shown: "page", "crop", "page+crops".
+        sheets: share of the batches whose pages are A3 sheets, on which ordinary print is hardly legible before zooming.
         tasks: weights of kinds of questions; None is the whole mix.
         max_rows: rows of cells of a page view; what is below is not shown (None: whole pages).
         largest_scale: to which small pages are enlarged, half of the time; 0.424 is the scale of a whole page's view.
@@ -38,6 +39,7 @@ class Stage:
     pages: int = 12
     questions: int = 5
     views: tuple[tuple[str, float], ...] = (("page", 1.0),)
+    sheets: float = 0.0
     tasks: tuple[tuple[str, float], ...] | None = None
     max_rows: int | None = None
     largest_scale: float = 1.2
@@ -81,6 +83,6 @@ STAGES = (
     ),
     Stage(
         "views", "joint", 40, pages=3, questions=14, learning_rate=2e-4, cool_down=True,
-        views=(("page", 0.45), ("crop", 0.15), ("page+crops", 0.4)),
+        views=(("page", 0.4), ("crop", 0.15), ("page+crops", 0.45)), sheets=0.15,
     ),
 )  # fmt: skip

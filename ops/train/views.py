@@ -20,7 +20,7 @@ from pipeline.vlms.embedded.configuration import (
 )
 from pipeline.vlms.embedded.processing import crop_view_size, grid_size, page_view_size
 
-LEGIBLE_X_HEIGHT_PX = 3.8
+LEGIBLE_X_HEIGHT_PX = 3.0
 """Below this a character is neither asked for nor taught."""
 UNREADABLE = -1
 """Class of a place that holds a character too small to be taught."""
@@ -206,11 +206,12 @@ def _dirty(grey: NDArray[np.float32], rng: random.Random, noise: np.random.Gener
 
 
 def reader_window(page: Page, rng: random.Random, height: int, width: int) -> View:
-    """A window of `height` x `width` view pixels, anywhere on the page, at a scale between the page view's and a crop's.
+    """A window of `height` x `width` view pixels, anywhere on the page, at a scale between a large sheet's and a crop's.
 
     The window is centred near a character, so that few are empty.
     """
-    scale = rng.choice((0.424, 0.424, rng.uniform(0.38, 0.6), rng.uniform(0.5, 1.0), rng.uniform(0.7, 1.5)))
+    drawn = rng.uniform(0.29, 0.42), rng.uniform(0.38, 0.6), rng.uniform(0.5, 1.0), rng.uniform(0.7, 1.5)
+    scale = rng.choice((0.424, 0.424, *drawn))
     box_width, box_height = width / scale, height / scale
     centre = page.centre[rng.randrange(len(page.centre))]
     x0 = float(centre[0]) - rng.uniform(0.1, 0.9) * box_width
