@@ -21,6 +21,7 @@ tensor is kept in a non-persistent buffer, because `from_pretrained` gives those
 """
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -416,7 +417,8 @@ def _span(inked: Tensor) -> slice:
 
 def _multiplies_bf16(device: torch.device) -> bool:
     """Whether this is a processor with instructions for bf16; on a GPU the weights' own type decides."""
-    able = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)  # newer than the oldest torch that we run on
+    able: Mapping[str, Any] = capabilities() if device.type == "cpu" else {}
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
