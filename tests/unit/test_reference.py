@@ -59,7 +59,7 @@ def _one_thread() -> Iterator[None]:
 
 BASES = {
     ("paper", "llava"): reference.PAPER,
-    ("document", "embedded"): reference.DOCUMENT,
+    ("document", "embedded"): reference.DOCUMENT_EMBEDDED,
     ("official", "llava"): reference.OFFICIAL_LLAVA,
     ("official", "llava_next"): reference.OFFICIAL_LLAVA,
     ("official", "qwen2_5_vl"): reference.OFFICIAL_QWEN,
@@ -226,7 +226,7 @@ def test_the_reference_imports_only_numpy_scipy_torch_and_the_records() -> None:
         (0, 1, StopReason.DEGENERATE),
         (65, 2, StopReason.CONFIDENCE),
         (139, 4, StopReason.ROUNDS),
-        (205, 6, StopReason.REPEATED),
+        (196, 5, StopReason.REPEATED),
     ],
 )
 def test_the_random_searches_end_for_every_reason(seed: int, rounds: int, reason: StopReason) -> None:

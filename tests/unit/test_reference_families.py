@@ -72,7 +72,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Froze
 
 RULES = {
     "paper": dict.fromkeys(FAMILIES, reference.PAPER),
-    "document": dict.fromkeys(FAMILIES, reference.DOCUMENT),
+    "document": {**dict.fromkeys(FAMILIES, reference.DOCUMENT), "embedded": reference.DOCUMENT_EMBEDDED},
     "official": {
         **dict.fromkeys(FAMILIES, reference.OFFICIAL_LLAVA),
         "internvl": reference.OFFICIAL_INTERNVL,
