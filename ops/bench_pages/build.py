@@ -18,7 +18,7 @@ from PIL import Image
 from ops.bench_pages.parts import PARTS, Part, compose_page
 from ops.bench_pages.scan import QUALITIES, SCANNERS, Quality, Scan, scan
 from ops.bench_pages.tasks import MANY_PAGES, TASKS, Asked, ask_among
-from ops.train.compose import SHEET, SHEET_PX
+from ops.train.compose import SHEET
 from ops.train.document import DPI, Page
 from ops.train.questions import NOT_FOUND, Asker
 
@@ -134,7 +134,6 @@ def _make_single(part: Part, quality: Quality, number: int) -> Made:
 def _make_large(part: Part, quality: Quality, number: int) -> Made:
     """A sheet twice as large, whose ordinary print is too small for a look at the whole."""
     page = compose_page(part, f"{quality}/large/{number}", SHEET)
-    page.height = max(page.height, SHEET_PX[1])
     return _made_page(page, part, quality, f"large-{number:03}", ["tiny"])
 
 

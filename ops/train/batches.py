@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerFast
 
-from ops.train.compose import SHEET, SHEET_PX, compose
+from ops.train.compose import SHEET, compose
 from ops.train.document import Box, Page, Span
 from ops.train.faces import Split
 from ops.train.questions import NOT_FOUND, Asker, Question
@@ -154,8 +154,7 @@ class Batches(Dataset[ReaderBatch | Batch]):
         kind = rng.choices([v for v, _ in stage.views], [w for _, w in stage.views])[0]
         n_pages = stage.pages
         scale = None
-        sheet = rng.random() < stage.sheets
-        if sheet:
+        if rng.random() < stage.sheets:
             difficulty, n_pages = SHEET, 2
         elif difficulty.width_px:
             # One width a batch, so that its views are of one size and go through the tower at once; wide ones in smaller
@@ -170,8 +169,6 @@ class Batches(Dataset[ReaderBatch | Batch]):
         number = 0
         while len(sequences) < n_pages:
             page = compose(f"{seed}/{number}", self.split, difficulty)
-            if sheet:
-                page.height = max(page.height, SHEET_PX[1])
             number += 1
             sequence = self._sequence(page, rng, kind, scale, longest)
             if sequence.questions:

@@ -169,6 +169,7 @@ class Difficulty:
         recurring: share of values that are words from the table instead of typed values.
         blocks: least and most blocks on a page.
         width_px: least and most page width; None is whole paper.
+        height_px: least page height of those; they end with their text where that is longer.
         layouts: arrangements of fields in use.
         tables: whether tables, prose and check boxes appear.
     """
@@ -177,13 +178,13 @@ class Difficulty:
     recurring: float = 0.0
     blocks: tuple[int, int] = (4, 9)
     width_px: tuple[int, int] | None = None
+    height_px: int = 0
     layouts: tuple[str, ...] = FIELD_LAYOUTS
     tables: bool = True
 
 
 FULL = Difficulty()
-SHEET_PX = (2339, 3307)
-SHEET = Difficulty(blocks=(14, 24), width_px=(SHEET_PX[0], SHEET_PX[0]))
+SHEET = Difficulty(blocks=(14, 24), width_px=(2339, 2339), height_px=3307)
 """A3: twice as large as A4, with print of the same size, which a look at the whole hardly resolves."""
 
 
@@ -275,7 +276,7 @@ class Composer:
         if not narrow and self.y < self.bottom - 8 * self.leading:
             self._closing(margin, width - margin)
         if roll:
-            self.page.height = int(self.y + margin)
+            self.page.height = max(int(self.y + margin), difficulty.height_px)
         elif not narrow:
             self._footer(margin, width - margin, height)
         if not narrow:
