@@ -49,7 +49,9 @@ class EmbeddedVlm(FrozenVlm):
     def project(self, looks: Sequence[Look]) -> Sequence[Tensor]:
         """Run views of one size through the tower and the projector."""
         pixels = torch.stack([look.pixels for look in looks]).to(self.decoder.device, self.decoder.dtype)
-        return [self.model.model.multi_modal_projector(tokens) for tokens in self.model.model.vision_tower.see(pixels)]
+        seen = self.model.model.vision_tower.see(pixels)
+        projected: Tensor = self.model.model.multi_modal_projector(torch.cat(seen))
+        return projected.split([len(tokens) for tokens in seen])
 
     def picture(self, look: Look, pixels: Tensor) -> Tensor:
         """The input is the picture."""

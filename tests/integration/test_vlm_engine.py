@@ -341,8 +341,7 @@ def test_usage_is_what_hooks_on_the_model_count(vlm: Any) -> None:
     before = vlm.usage
     (page,) = vlm.encode([noise(100, 130)])
     crops = vlm.encode([noise(60, 40), noise(60, 40, seed=1)], crops=True)
-    # Two of one size share a batch; of the embedded model's, each has its own count of inked cells.
-    assert len(encoded) == (3 if vlm.family == "embedded" else 2)
+    assert len(encoded) == 2  # two of one size share a batch
     assert vlm.usage - before == Usage(vision_encodes=3)
     for question in ("One?", "Two?"):
         reading = vlm.read([Prompt((page, *crops), question)], graph=True)
@@ -619,7 +618,11 @@ def own_pixel_gradient(vlm: Any, image: Image.Image) -> Tensor:
 
 
 @pytest.mark.parametrize("size", [(100, 130), (200, 40)])
-def test_pixel_gradients_are_those_of_one_backward_pass_through_the_class(vlm: Any, size: tuple[int, int]) -> None:
+def test_pixel_gradients_are_those_of_one_backward_pass_through_the_class(
+    vlm: Any, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Tokens that need no graph are made in bf16 where the processor has it; the class's own pass is in float32 throughout.
+    monkeypatch.setattr("pipeline.vlms.embedded.modeling._multiplies_bf16", lambda _: False)
     image = noise(*size, seed=6)
     look = vlm.look(image, crop=False)
     expected = vlm.picture(look, own_pixel_gradient(vlm, image).reshape(look.pixels.shape))
@@ -629,8 +632,7 @@ def test_pixel_gradients_are_those_of_one_backward_pass_through_the_class(vlm: A
     found, none = vlm.pixel_gradients(image, [at_tokens, torch.zeros_like(at_tokens)])
     assert vlm.usage - before == Usage(vision_encodes=1)
     assert not none.any()
-    # Tokens are made without a graph in bf16 where the processor has it, so that the gradient at them differs a little.
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("size", [(100, 130), (200, 40), (30, 200)])
