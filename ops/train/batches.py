@@ -394,9 +394,10 @@ def _shown_tokens(kept: list[list[int]], image: int, view_end: int) -> Tensor:
 def _starts(q: Question, views: list[View], kept: list[list[int]]) -> list[int]:
     """Places among a sequence's shown tokens of the cells where an answer begins, in every view that shows it.
 
-    The ends of the views where nothing on the page answers; none where that has no one place.
+    The ends of the views where nothing on the page answers, be the answer a refusal or a "no"; none where that has no one
+    place.
     """
-    if (not q.evidence and q.answer != NOT_FOUND) or (q.task == "count" and not q.copied):
+    if q.task == "count" and not q.copied:
         return []
     spans = q.evidence if q.task == "compare" and not q.copied else q.evidence[:1]
     found = []
@@ -427,6 +428,12 @@ def _cut_rows(page: Page, view: View, rows: int) -> View:
     return view_of(page, (x0, y0, x1, float(int(y0 + (y1 - y0) * share))), view.width_px, rows * 16)
 
 
+def _told(page: Page) -> Iterator[tuple[tuple[Span, ...], tuple[Span, ...], bool]]:
+    """Spans of each value and of its labels, and whether it stands in a row; the mark in a box is a value, too."""
+    yield from ((f.value_spans, f.label_spans, bool(f.row)) for f in page.fields)
+    yield from (((check.mark_span,), (check.label_span,), False) for check in page.checks)
+
+
 def _links(page: Page, view: View) -> list[tuple[int, int, int]]:
     """Relations between cells: 0 value to label, or table cell to column title; 1 table cell to row name.
 
@@ -434,12 +441,12 @@ def _links(page: Page, view: View) -> list[tuple[int, int, int]]:
     """
     found = set()
     values = set()
-    for f in page.fields:
-        cells = {int(cell) for a, z in f.value_spans for cell in view.cell_of[a:z] if cell >= 0}
+    for value_spans, label_spans, in_row in _told(page):
+        cells = {int(cell) for a, z in value_spans for cell in view.cell_of[a:z] if cell >= 0}
         values |= cells
-        for index, (_, label_end) in enumerate(f.label_spans):
+        for index, (_, label_end) in enumerate(label_spans):
             label = int(view.cell_of[label_end - 1])
-            relation = 1 if f.row and index == 0 else 0
+            relation = 1 if in_row and index == 0 else 0
             found |= {(relation, value, label) for value in cells if label >= 0}
     others = [int(cell) for cell in np.unique(view.cell_of) if cell >= 0 and cell not in values]
     found |= {(relation, cell, -1) for cell in others[:: max(1, len(others) // 40)] for relation in (0, 1)}
@@ -454,8 +461,8 @@ def _edges(page: Page, view: View) -> list[tuple[int, int, int]]:
     columns = view.grid[1]
     filled = (view.classes > 0).sum(-1).flatten()
     found = set()
-    for f in page.fields:
-        first, last = f.value_spans[0][0], f.value_spans[-1][1] - 1
+    for value_spans, _, _ in _told(page):
+        first, last = value_spans[0][0], value_spans[-1][1] - 1
         if view.cell_of[first] >= 0:
             found.add((0, int(view.cell_of[first]), int(view.slot_of[first])))
         if (cell := int(view.cell_of[last])) >= 0:

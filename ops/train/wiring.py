@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from ops.train.questions import NOT_FOUND
-from pipeline.vlms.embedded.alphabet import ANSWER, CHARACTERS, END, VIEW, whole_answer_token
+from pipeline.vlms.embedded.alphabet import ANSWER, CHARACTER_CLASS, CHARACTERS, END, VIEW, whole_answer_token
 from pipeline.vlms.embedded.configuration import OF_TEXT, ReaderTowerConfig
 from pipeline.vlms.embedded.modeling import N_NEAR, N_RELATIONS, RELATION_SIZE, TRIPLES, ReaderTower, rotary_2d
 
@@ -275,6 +275,10 @@ def _wire_words(
         embedding[token, OWN] = codes[number]
         embedding[token, LETTERS[0]] = letters[number]
         head[token, NEXT] = codes[number] * 1.2
+    for answer, marks in (("yes", "☑☒"), ("no", "☐")):
+        token = int(tokenizer.convert_tokens_to_ids(whole_answer_token(answer)))
+        # Louder than the marks themselves, which nobody asks for.
+        head[token, NEXT] = codes[[CHARACTER_CLASS[mark] for mark in marks]].sum(0) * 1.5
     end = int(tokenizer.convert_tokens_to_ids(END))
     head[end, IS_TEXT] = 1.2  # where nothing comes next
     head[end, ENDED] = 1.5

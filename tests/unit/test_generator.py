@@ -185,6 +185,36 @@ def test_starts_and_links_point_at_cells_that_hold_characters():
     assert inked[views[linked], label[linked]].all()
 
 
+def test_a_mark_is_the_value_of_the_words_beside_its_box():
+    batch = Batches(1, replace(FIND, difficulty=CARD, tasks=(("check", 1.0),)), "train")[0]
+    assert isinstance(batch, Batch)
+    group = batch.groups[0]
+    marks = {CHARACTER_CLASS[mark] for mark in "☐☑☒"}
+
+    def holds_a_mark(row: int, place: int) -> bool:
+        return not marks.isdisjoint(group.classes[row].flatten(0, 1)[group.cells[row, place]].tolist())
+
+    asked = (batch.targets != IGNORE).any(-1).nonzero().tolist()
+    at = [at for at, (task, _) in zip(asked, batch.questions, strict=True) if task == "check"]
+    starts = [(row, place) for row, number, place in batch.starts.tolist() if [row, number] in at]
+    assert starts
+    assert all(holds_a_mark(row, place) for row, place in starts)
+    begins = {(view, cell) for view, edge, cell, _ in group.edges.tolist() if edge == 0}
+    linked = {(view, cell) for view, relation, cell, label in group.links.tolist() if relation == 0 and label >= 0}
+    assert begins.issuperset(starts)
+    assert linked.issuperset(starts)
+
+
+def test_what_is_not_there_has_no_place_be_it_asked_for_or_asked_after():
+    batch = Batches(1, replace(FIND, tasks=(("presence", 1.0), ("not-found", 1.0))), "train")[0]
+    assert isinstance(batch, Batch)
+    asked = (batch.targets != IGNORE).any(-1).nonzero().tolist()
+    for (row, number), (_, answer) in zip(asked, batch.questions, strict=True):
+        end = int((batch.shown_at[row] >= 0).sum()) - 1
+        places = {place for *at, place in batch.starts.tolist() if at == [row, number]}
+        assert (end in places) == (answer in ("no", NOT_FOUND))
+
+
 def test_every_answer_on_the_page_begins_in_a_cell_with_its_first_character():
     batch = Batches(1, FIND, "train")[0]
     assert isinstance(batch, Batch)
