@@ -428,7 +428,7 @@ def _cut_rows(page: Page, view: View, rows: int) -> View:
     return view_of(page, (x0, y0, x1, float(int(y0 + (y1 - y0) * share))), view.width_px, rows * 16)
 
 
-def _told(page: Page) -> Iterator[tuple[tuple[Span, ...], tuple[Span, ...], bool]]:
+def _values(page: Page) -> Iterator[tuple[tuple[Span, ...], tuple[Span, ...], bool]]:
     """Spans of each value and of its labels, and whether it stands in a row; the mark in a box is a value, too."""
     yield from ((f.value_spans, f.label_spans, bool(f.row)) for f in page.fields)
     yield from (((check.mark_span,), (check.label_span,), False) for check in page.checks)
@@ -441,7 +441,7 @@ def _links(page: Page, view: View) -> list[tuple[int, int, int]]:
     """
     found = set()
     values = set()
-    for value_spans, label_spans, in_row in _told(page):
+    for value_spans, label_spans, in_row in _values(page):
         cells = {int(cell) for a, z in value_spans for cell in view.cell_of[a:z] if cell >= 0}
         values |= cells
         for index, (_, label_end) in enumerate(label_spans):
@@ -461,7 +461,7 @@ def _edges(page: Page, view: View) -> list[tuple[int, int, int]]:
     columns = view.grid[1]
     filled = (view.classes > 0).sum(-1).flatten()
     found = set()
-    for value_spans, _, _ in _told(page):
+    for value_spans, _, _ in _values(page):
         first, last = value_spans[0][0], value_spans[-1][1] - 1
         if view.cell_of[first] >= 0:
             found.add((0, int(view.cell_of[first]), int(view.slot_of[first])))

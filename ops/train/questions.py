@@ -146,14 +146,14 @@ CHECK_FRAMES = (
     "Has {label} been ticked?", "Was {label} chosen?", "Did they check {label}?", "Is there a mark next to {label}?", "Is the {label} box crossed?",
     "Is {label} ticked?", "Is {label} marked with a cross?", "Does {label} have a tick?", "Has the box {label} been crossed?", "Was {label} marked?",
     "Is there a cross at {label}?", "Has someone selected {label}?", "Does the box next to {label} have a mark?", "Was {label} selected?",
-    "Have they checked \"{label}\"?", "Does it say yes to {label}?",
+    "Does it say yes to {label}?",
 )  # fmt: skip
 PRESENCE_FRAMES = (
     "Does the page give the {label}?", "Is there a {label} on the page?", "Does the document state the {label}?", "Is the {label} given?",
     "Is a {label} mentioned?", "Does it say what the {label} is?", "Can the {label} be found here?", "Is there any {label}?", "Can I see the {label} here?",
     "Is {label} shown on the page?", "Does this document contain a {label}?", "Does it mention the {label}?", "Do they state the {label}?",
     "Has the {label} been entered?", "Are there details of the {label}?", "Was the {label} given?", "Did they write down the {label}?",
-    "Could one read the {label} here?", "Will I find the {label} on this page?", "Does the form have the {label}?", "Is the {label} on it?",
+    "Will I find the {label} on this page?", "Does the form have the {label}?", "Is the {label} on it?",
     "Would one find the {label} in this document?", "Does {label} appear?", "Can anybody find a {label} on this page?",
 )  # fmt: skip
 REVERSE_FRAMES = (

@@ -31,7 +31,7 @@ from ops.train.recipe import Run, Trainer
 from ops.train.stages import STAGES, Stage
 from ops.train.views import PAGE_SCALE, page_view, picture
 from ops.train.words import table
-from pipeline.vlms.embedded.alphabet import CHARACTER_CLASS, CHARACTERS
+from pipeline.vlms.embedded.alphabet import BOXES, CHARACTER_CLASS, CHARACTERS
 from pipeline.vlms.embedded.modeling import load
 
 CARD = Difficulty(blocks=(1, 3), width_px=(500, 700))
@@ -185,18 +185,23 @@ def test_starts_and_links_point_at_cells_that_hold_characters():
     assert inked[views[linked], label[linked]].all()
 
 
+def asked_and_places(batch):
+    """Each question's sequence, task and answer, and the places where its answer begins."""
+    asked = (batch.targets != IGNORE).any(-1).nonzero().tolist()
+    for (row, number), (task, answer) in zip(asked, batch.questions, strict=True):
+        yield row, task, answer, [place for *at, place in batch.starts.tolist() if at == [row, number]]
+
+
 def test_a_mark_is_the_value_of_the_words_beside_its_box():
     batch = Batches(1, replace(FIND, difficulty=CARD, tasks=(("check", 1.0),)), "train")[0]
     assert isinstance(batch, Batch)
     group = batch.groups[0]
-    marks = {CHARACTER_CLASS[mark] for mark in "☐☑☒"}
+    marks = {CHARACTER_CLASS[mark] for mark in BOXES}
 
     def holds_a_mark(row: int, place: int) -> bool:
         return not marks.isdisjoint(group.classes[row].flatten(0, 1)[group.cells[row, place]].tolist())
 
-    asked = (batch.targets != IGNORE).any(-1).nonzero().tolist()
-    at = [at for at, (task, _) in zip(asked, batch.questions, strict=True) if task == "check"]
-    starts = [(row, place) for row, number, place in batch.starts.tolist() if [row, number] in at]
+    starts = [(row, place) for row, task, _, places in asked_and_places(batch) if task == "check" for place in places]
     assert starts
     assert all(holds_a_mark(row, place) for row, place in starts)
     begins = {(view, cell) for view, edge, cell, _ in group.edges.tolist() if edge == 0}
@@ -208,10 +213,8 @@ def test_a_mark_is_the_value_of_the_words_beside_its_box():
 def test_what_is_not_there_has_no_place_be_it_asked_for_or_asked_after():
     batch = Batches(1, replace(FIND, tasks=(("presence", 1.0), ("not-found", 1.0))), "train")[0]
     assert isinstance(batch, Batch)
-    asked = (batch.targets != IGNORE).any(-1).nonzero().tolist()
-    for (row, number), (_, answer) in zip(asked, batch.questions, strict=True):
+    for row, _, answer, places in asked_and_places(batch):
         end = int((batch.shown_at[row] >= 0).sum()) - 1
-        places = {place for *at, place in batch.starts.tolist() if at == [row, number]}
         assert (end in places) == (answer in ("no", NOT_FOUND))
 
 
@@ -219,9 +222,7 @@ def test_every_answer_on_the_page_begins_in_a_cell_with_its_first_character():
     batch = Batches(1, FIND, "train")[0]
     assert isinstance(batch, Batch)
     group = batch.groups[0]
-    asked = [(row, number) for row, number in (batch.targets != IGNORE).any(-1).nonzero().tolist()]
-    for (row, number), (task, answer) in zip(asked, batch.questions, strict=True):
-        places = [place for *at, place in batch.starts.tolist() if at == [row, number]]
+    for row, task, answer, places in asked_and_places(batch):
         held = [
             group.classes[row].flatten(0, 1)[group.cells[row, place]] for place in places if place < group.cells.shape[1]
         ]
