@@ -48,6 +48,9 @@ UNIT_JOBS = 16
 OPEN_DOCUMENTS = 2
 """The one that is answered and the one whose page is drawn meanwhile."""
 
+KEPT_PIXELS = 48_000_000
+"""Of the pages drawn last: a dozen A4 pages at 200 dpi, 144 MB. A long document's are swept, then looked at closely."""
+
 STORE_TRIES_S = 30.0
 """How long a finished unit waits for a database that is away before its lease is left to end."""
 
@@ -75,6 +78,38 @@ def raster_of(recipe: str) -> RasterSettings:
 
 class _Unwanted(Exception):
     """Everything left of the unit was cancelled."""
+
+
+class _KeptPages:
+    """The pages drawn last, `KEPT_PIXELS` of them and one at least; any thread may ask."""
+
+    def __init__(self) -> None:
+        self._pages: OrderedDict[tuple[str, int, str], Page] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, unit: Unit) -> Page | None:
+        """A unit's page, if it was drawn lately."""
+        with self._lock:
+            page = self._pages.get(self._key(unit))
+            if page is not None:
+                self._pages.move_to_end(self._key(unit))
+            return page
+
+    def keep(self, unit: Unit, page: Page) -> None:
+        """Keep a unit's page; those not asked for longest go."""
+        with self._lock:
+            self._pages[self._key(unit)] = page
+            while len(self._pages) > 1 and sum(kept.width * kept.height for kept in self._pages.values()) > KEPT_PIXELS:
+                self._pages.popitem(last=False)
+
+    def clear(self) -> None:
+        """Keep none."""
+        with self._lock:
+            self._pages.clear()
+
+    @staticmethod
+    def _key(unit: Unit) -> tuple[str, int, str]:
+        return unit.document.sha256, unit.page, unit.setup.recipe
 
 
 @dataclass(eq=False)
@@ -105,7 +140,7 @@ class Worker:
         self.thrown_away = 0
         self._sources: OrderedDict[tuple[str, RasterSettings], PageSource] = OrderedDict()
         self._opening = threading.Lock()
-        self._last_page: tuple[tuple[str, int, str], Page] | None = None
+        self._pages = _KeptPages()
 
     @cached_property
     def vlm(self) -> Vlm:
@@ -121,7 +156,7 @@ class Worker:
 
     def close(self) -> None:
         """Free the open documents."""
-        self._last_page = None
+        self._pages.clear()
         while self._sources:
             self._sources.popitem()[1].close()
 
@@ -199,13 +234,11 @@ class Worker:
             renewing.join()
 
     def _page(self, unit: Unit) -> Page:
-        """The page as drawn for the unit before, if that was of the same page: many questions are several units."""
-        key = unit.document.sha256, unit.page, unit.setup.recipe
-        last = self._last_page
-        if last is not None and last[0] == key:
-            return last[1]
-        page = self._open(unit).page(unit.page)
-        self._last_page = key, page
+        """The page as drawn for a unit before: many questions are several units, and a swept page is looked at again."""
+        page = self._pages.get(unit)
+        if page is None:
+            page = self._open(unit).page(unit.page)
+            self._pages.keep(unit, page)
         return page
 
     def answer(self, unit: Unit, page: Page, also: Callable[[], None] = lambda: None) -> None:
