@@ -22,6 +22,7 @@ from pipeline.evaluation.metrics import Interval, bootstrap_mean
 from pipeline.evaluation.report import LARGE, Row, Scores, difference, table
 from pipeline.evaluation.results import DIGITS, Result
 from pipeline.spelling import ranked
+from pipeline.vlms.catalogue import EMBEDDED
 from pipeline.vlms.prompts import PromptStyle
 
 PAPERS = Path(__file__).with_name("papers.toml")
@@ -330,9 +331,12 @@ def _lines(wanted: PaperTable, name: str, lines: Sequence[TableRow], model: Mode
 
 
 def _label(line: TableRow, model: Model | None) -> str:
-    """A row's label; SPOT-E's says whose eye it looks with."""
-    search = parse_arm(line.arm, model.family).config.search if model and line.arm else None
-    return f"{line.label} (eye: {search.eye})" if isinstance(search, SpotEConfig) else line.label
+    """A row's label; SPOT-E's says whose eye our figures were made with, and that the paper's were with CLIP's."""
+    search = parse_arm(line.arm, model.family if model else EMBEDDED).config.search if line.arm else None
+    if not isinstance(search, SpotEConfig):
+        return line.label
+    eyes = [f"eye: {search.eye}"] * (model is not None) + ["paper's eye: clip"] * bool(line.figures)
+    return f"{line.label} ({'; '.join(eyes)})" if eyes else line.label
 
 
 def _cells(line: TableRow, found: Sequence[_Measured | None]) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from pipeline.config import SpotEConfig
 from pipeline.errors import UsageError
 from pipeline.evaluation.ablations import fits
 from pipeline.evaluation.arms import parse_arm, with_preset
@@ -158,6 +159,19 @@ def test_spot_e_says_whose_eye_it_looks_with() -> None:
     (table,) = ablations(["hits"])
     assert "| SPOT-E (eye: vlm) |" in render(table, [result("spot-e", "q", True)])
     assert "ZoomEye" not in render(table, [result("spot-e", "q", True)])  # a line that says nothing
+    (table,) = ablations(["spot-e-group"])
+    assert "| 8 (paper's eye: clip) | 87 |" in render(table, [])
+    own = render(table, [result("spot-e+group=8", "q", True, "pages", "qwen2_5_vl")])
+    assert "| 8 (eye: vlm; paper's eye: clip) | 87 |" in own
+
+
+def test_every_table_with_spot_e_has_its_control() -> None:
+    for table in paper_tables():
+        for group in table.groups:
+            arms = [parse_arm(row.arm, "embedded") for row in group.rows if row.arm]
+            tuned = {arm.config.search.update for arm in arms if isinstance(arm.config.search, SpotEConfig)}
+            paper = any(row.arm.startswith("spot-e/paper") for row in group.rows)
+            assert tuned in (set(), {True, False}) or paper, table.name
 
 
 def test_two_builds_of_a_benchmark_are_not_mixed() -> None:
