@@ -225,9 +225,10 @@ class ToyVlm(nn.Module):
         )
         if graph:
             logits.register_hook(lambda _: self._count_backward(len(rows)))
-        resumable = layer is None and forced is None
+        resumable = layer is None and len(set(map(len, tails))) == 1
         seen = tuple(tuple(watched[block].seen for watched in watches) for block in attentions)
-        return Reading(logits, tuple(leaves), tuple(prompts) if resumable else None, seen)
+        state = tuple(zip(prompts, tails, strict=True)) if resumable else None
+        return Reading(logits, tuple(leaves), state, seen)
 
     def _watches(self, prompt: Prompt, blocks: Sequence[int]) -> dict[int, _Watch]:
         places = [torch.arange(start, end) for start, end in _spans(prompt)]
@@ -290,8 +291,8 @@ class ToyVlm(nn.Module):
 
     def generate(self, reading: Reading, max_new_tokens: int) -> list[Generation]:
         if reading.state is None:
-            raise ValueError("only a reading of the whole model with nothing forced can be continued")
-        return [self._decode(prompt, max_new_tokens) for prompt in reading.state]
+            raise ValueError("only a reading of the whole model, as much forced on each, can be continued")
+        return [self._decode(prompt, forced, max_new_tokens) for prompt, forced in reading.state]
 
     def forget(self) -> None:
         self.forgotten += 1
@@ -302,12 +303,12 @@ class ToyVlm(nn.Module):
     def continuation_ids(self, text: str) -> tuple[int, ...]:
         return (*word_ids(text), END)
 
-    def _decode(self, prompt: Prompt, budget: int) -> Generation:
+    def _decode(self, prompt: Prompt, forced: Sequence[int], budget: int) -> Generation:
         ids: list[int] = []
         logprobs, entropies = [], []
         visual = [view.embeddings for view in prompt.views]
         while True:
-            logp = self.distribution(prompt, visual, forced=ids)[-1].log_softmax(-1)
+            logp = self.distribution(prompt, visual, forced=[*forced, *ids])[-1].log_softmax(-1)
             chosen = int(logp.argmax())
             logprobs.append(float(logp[chosen]))
             entropies.append(float(-(logp.exp() * logp).sum()))

@@ -40,6 +40,7 @@ class LitVlm(PlayedVlm):
         certainty: (token's number, target's brightness, mean brightness elsewhere) -> largest probability at that token.
         saliency: (rows, cols) -> the gradient's norm per visual token of the page, and of a window.
         pieces: The output's tokens, given the target's brightness; decoded by joining them.
+        after: The tokens behind an output that was forced, marker included.
         ended: Whether the output ends by itself.
         fails: (prompts, graph, forced) -> an error to raise instead of reading, or None.
     """
@@ -52,12 +53,13 @@ class LitVlm(PlayedVlm):
         *,
         saliency: np.ndarray | None = None,
         pieces: Callable[[float], Sequence[str]] = lambda lit: ("12", ".", "50"),
+        after: Sequence[str] = (),
         ended: bool = True,
         fails: Callable[[Sequence[Prompt], bool, bool], Exception | None] = lambda prompts, graph, forced: None,
     ) -> None:
         self.page, self.target, self.certainty, self.fails = page, target, certainty, fails
         self.saliency = np.ones((CELLS, CELLS)) if saliency is None else saliency
-        self.pieces, self.ended = pieces, ended
+        self.pieces, self.after, self.ended = pieces, after, ended
         super().__init__("lit", blocks=2)
         self.table: list[str] = []
         self.batches: list[int] = []
@@ -101,7 +103,8 @@ class LitVlm(PlayedVlm):
             self.batches.append(len(prompts))
         if graph:
             logits.register_hook(lambda _: self._count_backward(len(prompts)))
-        return Reading(logits, tuple(leaves) if graph else (), tuple(prompts) if forced is None else None)
+        state = tuple(zip(prompts, forced or [()] * len(prompts), strict=True))
+        return Reading(logits, tuple(leaves) if graph else (), state)
 
     def _logits(self, prompt: Prompt, leaves: Sequence[torch.Tensor], count: int) -> torch.Tensor:
         (view,) = prompt.views
@@ -114,14 +117,20 @@ class LitVlm(PlayedVlm):
 
     def generate(self, reading: Reading, max_new_tokens: int) -> list[Generation]:
         found = []
-        for prompt in reading.state:
-            pieces = list(self.pieces(prompt.views[0].extra[0]))[:max_new_tokens]
-            self.table += [piece for piece in pieces if piece not in self.table]
-            ids = tuple(self.table.index(piece) for piece in pieces)
+        for prompt, forced in reading.state:
+            pieces = self.after if forced else self.pieces(prompt.views[0].extra[0])
+            ids = self._ids(pieces[:max_new_tokens])
             self._usage += Usage(decoded_tokens=len(ids))
             scores = len(ids) + self.ended
             found.append(Generation(self.decode(ids).strip(), ids, (-0.25,) * scores, (0.5,) * scores))
         return found
+
+    def _ids(self, pieces: Sequence[str]) -> tuple[int, ...]:
+        self.table += [piece for piece in pieces if piece not in self.table]
+        return tuple(self.table.index(piece) for piece in pieces)
+
+    def continuation_ids(self, text: str) -> tuple[int, ...]:
+        return self._ids((text, "</s>"))
 
     def decode(self, token_ids: Sequence[int]) -> str:
         return "".join(self.table[token] for token in token_ids)

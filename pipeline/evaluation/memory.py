@@ -137,7 +137,8 @@ class RememberingVlm:
         if graph:
             leaves = tuple(tuple(view.embeddings.detach().requires_grad_() for view in prompt.views) for prompt in prompts)
             logits = _Logits.apply(logits, self, asked, *itertools.chain(*leaves))  # type: ignore[no-untyped-call]
-        return Reading(logits, leaves, asked if layer is None and not any(tails or ()) else None, watched)
+        resumable = layer is None and len(set(map(len, tails or ((),)))) == 1
+        return Reading(logits, leaves, asked if resumable else None, watched)
 
     def generate(self, reading: Reading, max_new_tokens: int) -> list[Generation]:
         """See `Vlm.generate`."""

@@ -202,7 +202,7 @@ class Vlm(Protocol):
         ...
 
     def generate(self, reading: Reading, max_new_tokens: int) -> list[Generation]:
-        """Decode greedily from a reading of the whole model with nothing forced; no graph is kept."""
+        """Decode greedily from a reading of the whole model, with as many tokens forced on each prompt; no graph is kept."""
         ...
 
     def decode(self, token_ids: Sequence[int]) -> str:

@@ -224,14 +224,14 @@ class FrozenVlm(ABC):
         self._usage += Usage(forward_passes=len(rows))
         if graph:
             logits.register_hook(self._count_backward)
-        resumable = layer is None and not any(tails)
+        resumable = layer is None and len(set(forced_counts)) == 1
         return Reading(logits, leaves, _state(run.past, rows) if resumable else None, run.attentions)
 
     def generate(self, reading: Reading, max_new_tokens: int) -> list[Generation]:
         """See `Vlm.generate`."""
         state = reading.state
         if not isinstance(state, _State):
-            raise ValueError("only a reading of the whole model with nothing forced can be continued")  # noqa: TRY004
+            raise ValueError("only a reading of the whole model, as much forced on each, can be continued")  # noqa: TRY004
         room = min(max_new_tokens, self.decoder.context - max(state.lengths))
         past = replace(state.past, cache=state.past.cache.copy())
         positions, logits = state.positions, reading.logits[:, -1].detach()

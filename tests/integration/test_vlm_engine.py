@@ -301,8 +301,18 @@ def test_forced_tokens_are_read_as_if_they_were_there(vlm: Any, page: VisualToke
         taken = [float(logprobs[step, token]) for step, token in enumerate(tail)]
         assert taken == pytest.approx(generation.logprobs[: len(tail)], abs=1e-4)
         torch.testing.assert_close(reading.logits[1, :1], vlm.read([other]).logits[0], **TOLERANCE)
-    with pytest.raises(ValueError, match="nothing forced"):
+    with pytest.raises(ValueError, match="as much forced on each"):
         vlm.generate(reading, 3)
+
+
+def test_decoding_goes_on_behind_forced_tokens_as_if_they_had_been_decoded(vlm: Any, page: VisualTokens) -> None:
+    prompts = [Prompt((page,), "Say it?"), Prompt((page,), "Or not, and why?")]
+    whole = vlm.generate(vlm.read(prompts), 5)
+    count = min(2, *(len(generation.token_ids) for generation in whole))
+    rest = vlm.generate(vlm.read(prompts, forced=[generation.token_ids[:count] for generation in whole]), 5 - count)
+    for generation, following in zip(whole, rest, strict=True):
+        assert following.token_ids == generation.token_ids[count:]
+        assert following.logprobs == pytest.approx(generation.logprobs[count:], abs=1e-4)
 
 
 def test_scores_are_teacher_forced_log_probabilities_with_the_end(vlm: Any, page: VisualTokens) -> None:

@@ -321,6 +321,30 @@ def test_a_marked_answer_is_what_follows_the_marker() -> None:
     assert answer.signals.refusal_margin == pytest.approx(-0.25 - -3.0)
 
 
+def test_a_marker_that_the_output_lacks_is_forced_behind_it() -> None:
+    """One reading more and up to 32 tokens, for the baseline and for the answer; the span is what follows the marker."""
+    after = (" 12", ".50", *[" and so on"] * 40)
+    vlm = LitVlm(
+        PAGE,
+        TARGET,
+        lambda number, lit, rest: 0.4 if number == 3 else 0.9,  # 3: the first token behind output and marker
+        pieces=lambda lit: (" I see", " 12.50"),
+        after=after,
+    )
+    (answer,) = ask(vlm, configured(answer_format="final-answer"), TOTAL)
+    assert answer.text == "12.50" + " and so on" * 30
+    tops = [0.4, *[0.9] * 31]
+    assert answer.steps[0].token_entropy == pytest.approx(sum(map(entropy, tops)) / 32)
+    passes = 2 + 1 + 1 + STEPS * GROUP + 1 + EXTRA + 2 + 2
+    assert (answer.usage.forward_passes, answer.usage.decoded_tokens) == (passes, 2 * (2 + 32))
+
+
+def test_an_output_that_leaves_even_a_forced_marker_empty_is_all_answer() -> None:
+    vlm = LitVlm(PAGE, TARGET, sharper, pieces=lambda lit: ("twelve", " fifty"), after=(" ",))
+    (answer,) = ask(vlm, configured(answer_format="final-answer"), TOTAL)
+    assert answer.text == "twelve fifty"
+
+
 def test_a_marked_refusal_is_not_scored_against_itself() -> None:
     vlm = LitVlm(PAGE, TARGET, sharper, pieces=lambda lit: ("Final answer:", " not", " found", "."))
     (answer,) = ask(vlm, configured(answer_format="final-answer"), TOTAL)

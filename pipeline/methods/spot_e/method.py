@@ -16,7 +16,16 @@ from pipeline.geometry import PatchGrid
 from pipeline.methods.base import assemble, one_by_one, prompt_text, refusal_margin
 from pipeline.methods.spot_e.eye import Eye
 from pipeline.methods.spot_e.policy import Tuner
-from pipeline.methods.spot_e.reward import MARKER, Baseline, Reward, advantages, answer_span, answer_text, token_entropies
+from pipeline.methods.spot_e.reward import (
+    MARKER,
+    Baseline,
+    Reward,
+    advantages,
+    answer_span,
+    answer_text,
+    is_marked,
+    token_entropies,
+)
 from pipeline.methods.spot_e.spotlight import mask, page_mask, render
 from pipeline.records import Answer, Evidence, Question, SaliencyMap, Signals, Step, StopReason
 from pipeline.regions import find_components, top_regions
@@ -33,6 +42,9 @@ BRIGHT = RegionConfig(sigma_rows=0.0, sigma_cols=0.0, threshold="half-maximum")
 
 MARKED = f"Think briefly (one or two sentences), then write on a new line exactly: {MARKER} <answer>"
 """Asks for a short rationale before the answer; the paper prints no prompt."""
+
+FINAL_TOKENS = 32
+"""How much may follow a marker that had to be forced."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,8 +93,8 @@ class SpotE:
     The rendered page takes the untouched one's place: same size, same number of visual tokens, nothing drawn or cropped.
     Passes for T updates of N masks, W windows (VLM eye) and E extra samples: 1 for the plain answer, 1 to score it,
     1 + W forward and backward for the eye, T N + 1 + E candidates, each also encoded, 1 for the answer and 1 for the
-    refusal's score (2 where answers are marked). A question left alone, or answered from the untouched page, needs no second
-    answer.
+    refusal's score (2 where answers are marked), and 1 more for an output that lacks the marker it was asked for. A question
+    left alone, or answered from the untouched page, needs no second answer.
     """
 
     def __init__(self, vlm: Vlm, config: MethodConfig) -> None:
@@ -115,8 +127,7 @@ class SpotE:
         tokens, generation = page.tokens, found.plain
         if found.chosen is not None:
             tokens = found.chosen.tokens
-            reading = self.vlm.read([Prompt((tokens,), self.prompt(question))])
-            (generation,) = self.vlm.generate(reading, self.config.max_new_tokens)
+            generation = self.decode(Prompt((tokens,), self.prompt(question)))
         prompt = Prompt((tokens,), self.prompt(question))
         spoken, before = self._spoken(generation)
         margin = self._margin(prompt, spoken, before)
@@ -136,6 +147,26 @@ class SpotE:
             ),
         )
         return answer, tokens
+
+    def decode(self, prompt: Prompt) -> Generation:
+        """Decode greedily; a marker that was asked for and is not there is forced behind the output, and answered."""
+        (output,) = self.vlm.generate(self.vlm.read([prompt]), self.config.max_new_tokens)
+        if self.search.answer_format == "bare" or is_marked(output.text):
+            return output
+        ids = (*output.token_ids, *self.vlm.continuation_ids(f"\n{MARKER}")[:-1])
+        with torch.no_grad():
+            reading = self.vlm.read([prompt], forced=[ids])
+            logits = reading.logits[:, :-1]
+            logprobs = logits[0].log_softmax(-1)[torch.arange(len(ids)), torch.tensor(ids)]
+        (answer,) = self.vlm.generate(reading, FINAL_TOKENS)
+        if not answer.text:
+            return output
+        return Generation(
+            self.vlm.decode((*ids, *answer.token_ids)).strip(),
+            (*ids, *answer.token_ids),
+            (*logprobs.tolist(), *answer.logprobs),
+            (*token_entropies(logits)[0].tolist(), *answer.entropies),
+        )
 
     def _spoken(self, generation: Generation) -> tuple[Generation, str]:
         """The answer's part of an output, from its first token to the end, and the text before it."""
@@ -207,8 +238,7 @@ class _Search:
 
     def _plain(self) -> tuple[Generation, float]:
         """The answer from the untouched page, its score, and the largest probability of its first token."""
-        reading = self.vlm.read([Prompt((self.page.tokens,), self.text)])
-        (plain,) = self.vlm.generate(reading, self.method.config.max_new_tokens)
+        plain = self.method.decode(Prompt((self.page.tokens,), self.text))
         ended = len(plain.logprobs) > len(plain.token_ids)
         # The distribution of token n is read after n - 1 tokens, so the last one need not be shown.
         self.forced = plain.token_ids if ended else plain.token_ids[:-1]

@@ -41,6 +41,11 @@ def token_entropies(logits: Tensor) -> np.ndarray:
     return entropies
 
 
+def is_marked(output: str) -> bool:
+    """Whether the output says where its answer begins."""
+    return _MARKER.search(output) is not None
+
+
 def answer_text(output: str) -> str:
     """The answer in a model's output: what follows the last marker, or all of it."""
     found = list(_MARKER.finditer(output))
