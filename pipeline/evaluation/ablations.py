@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pipeline.config import GroundingConfig, VicropConfig
-from pipeline.evaluation.arms import Arm, parse_arm, with_preset
+from pipeline.evaluation.arms import MEASURED_BY_REFERENCE, REFERENCE, Arm, parse_arm, with_preset
 from pipeline.evaluation.disturb import disturbed
 from pipeline.evaluation.selection import Selection
 from pipeline.evaluation.tables import PaperTable, prompt_of
@@ -32,6 +32,8 @@ def runs(
             if any((column.dataset, column.disturbance) == (dataset, disturbance) for column in table.columns)
             for name in table.arms(model.family)
         ]
+        if MEASURED_BY_REFERENCE.intersection(wanted):
+            wanted.append(REFERENCE)
         arms = [parse_arm(name, model.family, prompt_of(dataset)) for name in dict.fromkeys(wanted)]
         # Arms of one configuration follow each other, as they ask the model alike; a control may need what a method showed.
         places = {arm.config.sha256: place for place, arm in reversed(list(enumerate(arms)))}

@@ -4,7 +4,7 @@ An arm is named ``HEAD[@PX][+KEY=VALUE]...``:
 
     METHOD[/PRESET]            a method: ``entropy-gradient/paper``, ``vicrop+variant=rel-att``, ``spot-e+update=none``
     plain                      one look at the whole page; ``plain@800`` at 800 pixels on the long side
-    plain-tiles                the page as tiles, with as many visual tokens as grounding's page and crops
+    plain-tiles                the page as tiles, with as many visual tokens as the reference arm's page and crops
     oracle-crop                page and crops of the true boxes
     random-crops               page and crops as large as the reference arm's, anywhere
     random-map                 page and crops found by the reference arm's rules in a map of random numbers
@@ -24,7 +24,6 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
@@ -37,7 +36,7 @@ from pipeline.evaluation.datasets import Example
 from pipeline.geometry import Box
 from pipeline.methods.base import assemble, failed, prompt_text, refusal_margin
 from pipeline.presets import PRESETS, default_preset, method_config
-from pipeline.records import Answer, Evidence, ModelIdentity, Page, SaliencyMap, Step, StopReason, Usage, View
+from pipeline.records import Answer, Evidence, Page, SaliencyMap, Step, StopReason, Usage, View
 from pipeline.regions import find_components, top_regions
 from pipeline.saliency import merge_layers
 from pipeline.spelling import ranked
@@ -51,14 +50,16 @@ REFERENCE = f"entropy-gradient/{default_preset('entropy-gradient')}"
 """The arm that controls are measured by."""
 DEFAULT_ARMS = (
     "plain",
-    "plain-tiles",
     REFERENCE,
+    "plain-tiles",
     "entropy-gradient/paper",
     "entropy-gradient/official",
     "oracle-crop",
     "random-crops",
     "random-map",
 )
+MEASURED_BY_REFERENCE = frozenset({"plain-tiles", "random-crops"})
+"""Controls that ask what the reference arm showed."""
 MAX_TILES = 12
 
 _NAME = re.compile(r"(?P<head>[a-z/_-]+)(?:@(?P<px>\d+))?(?P<settings>(?:\+[a-z_]+=[^+]+)*)")
@@ -140,17 +141,29 @@ def with_preset(name: str, preset: str | None) -> str:
     return f"{head}/{preset}{plus}{settings}" if preset in known.get(head, ()) else name
 
 
-def with_control(name: str) -> list[str]:
-    """An arm's name and, behind SPOT-E's, the control that its paper lacks: as many masks, all from the initial policy."""
-    method = re.split(r"[/@+]", name, maxsplit=1)[0]
-    return [name, f"{name}+update=false"] if method == "spot-e" and "+update=" not in name else [name]
+def with_controls(names: Sequence[str], *, tiles: bool) -> list[str]:
+    """Arms and, behind them, the controls that the papers lack, each name once.
+
+    SPOT-E's is as many masks, all from the initial policy. The reference arm's is plain with as many visual tokens.
+
+    Args:
+        names: Of arms, in order.
+        tiles: Whether the reference arm's is wanted.
+    """
+    found: list[str] = []
+    for name in names:
+        method = re.split(r"[/@+]", name, maxsplit=1)[0]
+        found.append(name)
+        found += [f"{name}+update=false"] * (method == "spot-e" and "+update=" not in name)
+        found += ["plain-tiles"] * (tiles and name in {"entropy-gradient", REFERENCE})
+    return list(dict.fromkeys(found))
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What a reference arm showed for a question: sizes (width, height) of its crops."""
+    """What the reference arm showed for a question: the boxes of its crops."""
 
-    sizes: tuple[tuple[int, int], ...]
+    boxes: tuple[Box, ...]
 
 
 def answer_examples(
@@ -163,7 +176,7 @@ def answer_examples(
         page: A rasterized page.
         examples: Questions, with the true boxes that an oracle knows.
         arm: How.
-        reference: Says what the reference arm showed for a question; asked by ``random-crops`` only.
+        reference: Says what the reference arm showed for a question; asked by the controls that are measured by it.
     """
     if arm.control is None:
         questions = [example.question for example in examples]
@@ -188,33 +201,39 @@ class _Controlled:
         self.vlm, self.control, self.reference = vlm, control, reference
         self.config = arm.config.answer
         self.grounding = arm.config.search if isinstance(arm.config.search, GroundingConfig) else GroundingConfig()
+        self.tiles: dict[tuple[Box, ...], tuple[VisualTokens, ...]] = {}
         started, before = time.perf_counter(), vlm.usage
         view = View.whole(page)
         (tokens,) = vlm.encode([view.image])
         self.page = EncodedPage(view, tokens)
         self.encoding = vlm.usage - before + Usage(seconds=time.perf_counter() - started)
         if control == "plain-tiles":
-            # Neither the page nor the search for a grid is shown or needed by the arm: measuring's cost, not its own.
-            self.tile_boxes, self.encoding = tile_boxes(vlm, view.box, self.grounding.zoom.regions), Usage()
+            self.encoding = Usage()  # the page itself is not shown
 
     def answers(self, examples: Sequence[Example]) -> Iterator[Answer]:
         for example in examples:
+            # The search for a grid is measuring's cost, not the arm's.
+            boxes = tile_boxes(self.vlm, self.page.view.page, self.reference(example)) if self.tiled else ()
             started, before = time.perf_counter(), self.vlm.usage
 
             def spent(started: float = started, before: Usage = before) -> Usage:
                 return self.vlm.usage - before + Usage(seconds=time.perf_counter() - started)
 
             try:
-                answer = self._answer(example)
+                answer = self._answer(example, boxes)
             except MethodError as error:
                 answer = failed(example.question, self.page, error, Usage())
             yield replace(answer, usage=spent() + self.encoding)
             self.encoding = Usage()
 
-    def _answer(self, example: Example) -> Answer:
+    @property
+    def tiled(self) -> bool:
+        return self.control == "plain-tiles"
+
+    def _answer(self, example: Example, tiles: tuple[Box, ...]) -> Answer:
         steps: tuple[Step, ...] = ()
-        if self.control == "plain-tiles":
-            boxes, shown = [], self.tiles
+        if self.tiled:
+            boxes, shown = [], self._tiles(tiles)
         else:
             if self.control == "random-map":
                 steps = (self._random_step(example),)
@@ -245,8 +264,8 @@ class _Controlled:
         """Boxes of the reference arm's sizes, uniformly placed; the question's id decides where."""
         rng, whole = random.Random(example.example_id), self.page.view.box  # noqa: S311
         boxes = []
-        for width, height in self.reference(example).sizes:
-            across, down = min(width, whole.width), min(height, whole.height)
+        for box in self.reference(example).boxes:
+            across, down = min(box.width, whole.width), min(box.height, whole.height)
             left, top = rng.randint(0, whole.width - across), rng.randint(0, whole.height - down)
             boxes.append(Box(left, top, left + across, top + down))
         return boxes
@@ -262,43 +281,48 @@ class _Controlled:
         entropy = masked.spatial_entropy if regions else None
         return Step(0, (self.page.view.box,), (saliency_map,), regions, 0.0, 0.0, entropy, 0.0, StopReason.ROUNDS)
 
-    @cached_property
-    def tiles(self) -> tuple[VisualTokens, ...]:
-        """The page's tiles, encoded once for all questions."""
-        return tuple(self.vlm.encode([View(self.page.view.page, box).image for box in self.tile_boxes], crops=True))
+    def _tiles(self, boxes: tuple[Box, ...]) -> tuple[VisualTokens, ...]:
+        """The page's tiles, encoded once for all questions that get so many."""
+        if boxes not in self.tiles:
+            images = [View(self.page.view.page, box).image for box in boxes]
+            self.tiles[boxes] = tuple(self.vlm.encode(images, crops=True))
+        return self.tiles[boxes]
 
 
-_TILES: dict[tuple[ModelIdentity, Box, int], tuple[Box, ...]] = {}
-"""Chosen grids of tiles; most pages of a dataset have one size."""
+def tile_boxes(vlm: Vlm, page: Page, shown: Shown) -> tuple[Box, ...]:
+    """The coarsest grid of tiles that takes at least as many visual tokens as the page and the crops that were shown.
 
+    Tokens are counted on this page. A page that was all there was to see becomes two tiles, and the last step to the budget
+    may go beyond it: what is in doubt is in plain's favour.
 
-def tile_boxes(vlm: Vlm, page: Box, regions: int) -> tuple[Box, ...]:
-    """Of the grids of nearly square tiles, that whose tokens are nearest to grounding's budget for so many regions.
-
-    The budget is the page and K crops of the largest size, which is generous to plain: most crops are smaller. Tokens are
-    counted of pictures full of noise, once for all pages of one size: paper may become none.
+    Returns:
+        2 to `MAX_TILES` tiles, none more than twice as long as wide; of grids that all take too few, that with the most.
     """
-    key = vlm.identity, page, regions
-    if key not in _TILES:
-        _TILES[key] = _best_tiles(vlm, page, regions)
-    return _TILES[key]
+
+    def count(boxes: Sequence[Box], *, crops: bool) -> int:
+        found = vlm.encode([View(page, box).image for box in boxes], crops=crops) if boxes else []
+        return sum(tokens.count for tokens in found)
+
+    crops = [box.clip(page.width, page.height) for box in shown.boxes]
+    budget = count([page.box], crops=False) + count(crops, crops=True)
+    taken: dict[tuple[Box, ...], int] = {}
+    for grid in _grids(page.box):
+        taken[grid] = count(grid, crops=True)
+        if taken[grid] >= budget:
+            return grid
+    return max(taken, key=lambda grid: taken[grid])
 
 
-def _best_tiles(vlm: Vlm, page: Box, regions: int) -> tuple[Box, ...]:
-    grids = [_tile_grid(page, cols, rows) for cols in range(1, 7) for rows in range(1, 7)]
-    grids = [boxes for boxes in grids if 1 < len(boxes) <= MAX_TILES and 0.5 <= boxes[0].width / boxes[0].height <= 2]
-
-    def count(box: Box, *, crop: bool) -> int:
-        return vlm.encode([Image.effect_noise((box.width, box.height), 200).convert("RGB")], crops=crop)[0].count
-
-    sizes = [count(boxes[0], crop=True) for boxes in grids]
-    budget = count(page, crop=False) + regions * max(sizes)
-    distance = [abs(math.log(size * len(boxes) / budget)) for size, boxes in zip(sizes, grids, strict=True)]
-    return tuple(grids[int(np.argmin(distance))])
+def _grids(page: Box) -> list[tuple[Box, ...]]:
+    """Grids of nearly square tiles, those of few tiles first."""
+    grids = [_grid(page, cols, rows) for cols in range(1, MAX_TILES + 1) for rows in range(1, MAX_TILES // cols + 1)]
+    square = [boxes for boxes in grids if len(boxes) > 1 and 0.5 <= boxes[0].width / boxes[0].height <= 2]
+    # A strip has no such grid and is cut in two.
+    return sorted(square, key=len) or [_grid(page, 2, 1) if page.width > page.height else _grid(page, 1, 2)]
 
 
-def _tile_grid(page: Box, cols: int, rows: int) -> list[Box]:
+def _grid(page: Box, cols: int, rows: int) -> tuple[Box, ...]:
     """A page cut into cols x rows tiles, row by row."""
     xs = [round(page.width * col / cols) for col in range(cols + 1)]
     ys = [round(page.height * row / rows) for row in range(rows + 1)]
-    return [Box(xs[col], ys[row], xs[col + 1], ys[row + 1]) for row in range(rows) for col in range(cols)]
+    return tuple(Box(xs[col], ys[row], xs[col + 1], ys[row + 1]) for row in range(rows) for col in range(cols))

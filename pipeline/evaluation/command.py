@@ -199,15 +199,16 @@ def run_dataset(arguments: argparse.Namespace) -> int:
 
 def _arm_names(arguments: argparse.Namespace, results: ResultFile) -> list[str]:
     """The arms asked for; else all that the file has, for a report, or the dataset's usual ones."""
-    from pipeline.evaluation.arms import DEFAULT_ARMS, REFERENCE, with_control, with_preset
+    from pipeline.evaluation.arms import DEFAULT_ARMS, REFERENCE, with_controls, with_preset
 
-    named = [name for method in arguments.method for name in with_control(with_preset(method, arguments.preset))]
-    asked = list(dict.fromkeys([*named, *arguments.arm]))
+    tiles = not arguments.db  # which a deployment's workers don't know
+    named = with_controls([with_preset(method, arguments.preset) for method in arguments.method], tiles=tiles)
+    asked = list(dict.fromkeys([*named, *with_controls(arguments.arm, tiles=False)]))
     if asked:
         return asked
     if arguments.report and results.known:
         return list(dict.fromkeys(result.arm for result in results.known.values()))
-    return list(DEFAULT_ARMS) if arguments.dataset == PAGES else ["plain", REFERENCE]
+    return list(DEFAULT_ARMS) if arguments.dataset == PAGES else with_controls(["plain", REFERENCE], tiles=tiles)
 
 
 def _compute(

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from pipeline.config import GroundingConfig
 from pipeline.evaluation.arms import Arm, Shown, answer_examples, scaled, tile_boxes
 from pipeline.evaluation.datasets import Example
 from pipeline.evaluation.metrics import LETTERS, likeliest
@@ -61,9 +60,8 @@ def _shown(
 ) -> tuple[Answer, tuple[VisualTokens, ...]]:
     """An arm's answer; the page and the crops behind it, or the page's tiles."""
     (found,) = answer_examples(vlm, page, [example], arm, reference)
-    search = arm.config.search
-    if arm.control == "plain-tiles" and isinstance(search, GroundingConfig):
-        whole, boxes = [], tile_boxes(vlm, page.box, search.zoom.regions)
+    if arm.control == "plain-tiles":
+        whole, boxes = [], tile_boxes(vlm, page, reference(example))
     else:
         whole = vlm.encode([scaled(page, arm.long_side_px).image])
         boxes = tuple(evidence.box for evidence in found.evidence)

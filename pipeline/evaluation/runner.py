@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.errors import DocumentError, EyeUnavailable, MethodError, UsageError
-from pipeline.evaluation.arms import REFERENCE, Arm, Shown, answer_examples, parse_arm
+from pipeline.evaluation.arms import MEASURED_BY_REFERENCE, REFERENCE, Arm, Shown, answer_examples, parse_arm
 from pipeline.evaluation.datasets import Example, PromptHint
 from pipeline.evaluation.disruption import anchor_disruption
 from pipeline.evaluation.jobs import Jobs
@@ -147,12 +147,15 @@ class _Run:
         ]
 
     def shown(self, example: Example, dtype: str) -> Shown:
-        """Sizes of the crops that the reference arm showed for a question."""
-        reference = parse_arm(REFERENCE, self.jobs.model.family, self.arms[0].config.answer.prompt)
-        found = self.results.known.get(self._key(reference, example, dtype))
-        if found is None:
-            raise UsageError(f"random-crops shows boxes as large as {REFERENCE} did; add --arm {REFERENCE} before it")
-        return Shown(tuple((box.width, box.height) for box in found.regions))
+        """The crops that the reference arm showed for a question, in whichever words it was asked here."""
+        usual = parse_arm(REFERENCE, self.jobs.model.family, self.arms[0].config.answer.prompt)
+        asked = [arm for arm in self.arms if arm.is_method and arm.config.search == usual.config.search]
+        for arm in (*asked, usual):
+            found = self.results.known.get(self._key(arm, example, dtype))
+            if found is not None:
+                return Shown(found.regions)
+        controls = " and ".join(sorted(MEASURED_BY_REFERENCE))
+        raise UsageError(f"{controls} show as much as {REFERENCE} did; add --arm {REFERENCE} before them")
 
     def _result(self, arm: Arm, example: Example, said: Said) -> Result:
         page, dataset, model = said.page, self.selection.dataset, self.jobs.model

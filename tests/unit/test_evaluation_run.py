@@ -15,19 +15,30 @@ from PIL import Image, ImageDraw
 from pipeline.answer import answer_page
 from pipeline.config import GroundingConfig, RegionConfig, SaliencyConfig
 from pipeline.errors import EnvironmentProblem, PromptTooLong, UsageError
-from pipeline.evaluation.arms import CONTROLS, DEFAULT_ARMS, REFERENCE, Arm, parse_arm, with_control
+from pipeline.evaluation.arms import (
+    CONTROLS,
+    DEFAULT_ARMS,
+    MEASURED_BY_REFERENCE,
+    REFERENCE,
+    Arm,
+    Shown,
+    parse_arm,
+    tile_boxes,
+    with_controls,
+)
 from pipeline.evaluation.fit import fit_regions
 from pipeline.evaluation.jobs import Jobs
 from pipeline.evaluation.pages import Benchmark, read_benchmark
 from pipeline.evaluation.results import Result, ResultFile, read_results
 from pipeline.evaluation.runner import run
 from pipeline.evaluation.selection import Selection, Shard, Wanted, document_name, select
+from pipeline.geometry import Box
 from pipeline.pages import PageSource
 from pipeline.store import Store
 from pipeline.vlms.base import VisualTokens
 from pipeline.vlms.catalogue import ModelFolder
 from pipeline.work import Worker
-from tests.fakes import ToyVlm
+from tests.fakes import ToyVlm, make_page
 from tests.official_folders import build
 
 TRUTH = (30, 40, 60, 50)
@@ -135,11 +146,13 @@ class TestArms:
         assert {parse_arm(name, "toy").config.answer.prompt for name in DEFAULT_ARMS} == {"document"}
         assert parse_arm("entropy-gradient/paper+prompt=paper", "toy").config.answer.prompt == "paper"
 
-    def test_spot_e_is_never_without_its_control(self) -> None:
-        assert with_control("spot-e/paper+steps=2") == ["spot-e/paper+steps=2", "spot-e/paper+steps=2+update=false"]
-        assert with_control("spot-e") == ["spot-e", "spot-e+update=false"]
-        assert with_control("spot-e+update=false") == ["spot-e+update=false"]
-        assert with_control(REFERENCE) == [REFERENCE]
+    def test_methods_are_never_without_their_controls(self) -> None:
+        assert with_controls(["spot-e/paper+steps=2"], tiles=False)[1:] == ["spot-e/paper+steps=2+update=false"]
+        assert with_controls(["spot-e", "plain"], tiles=True) == ["spot-e", "spot-e+update=false", "plain"]
+        assert with_controls(["spot-e+update=false"], tiles=True) == ["spot-e+update=false"]
+        assert with_controls(["plain-tiles", "plain", REFERENCE], tiles=True) == ["plain-tiles", "plain", REFERENCE]
+        assert with_controls([REFERENCE, "plain"], tiles=True) == [REFERENCE, "plain-tiles", "plain"]
+        assert with_controls([REFERENCE], tiles=False) == [REFERENCE]
 
     def test_digests_tell_arms_apart_but_not_their_names(self) -> None:
         digests = [parse_arm(name, "toy").sha256 for name in (*DEFAULT_ARMS, "plain@800")]
@@ -314,9 +327,32 @@ class TestRun:
         assert [(box.width, box.height) for box in moved.regions] == [(box.width, box.height) for box in reference.regions]
         assert moved.regions != reference.regions
 
-    def test_random_crops_need_the_reference_arm(self, folder: Path, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("control", sorted(MEASURED_BY_REFERENCE))
+    def test_what_is_measured_by_the_reference_arm_needs_it(self, folder: Path, tmp_path: Path, control: str) -> None:
         with pytest.raises(UsageError, match=f"--arm {REFERENCE}"):
-            answered(selection(folder, limit=1), tmp_path / "out" / "results.jsonl", "random-crops")
+            answered(selection(folder, limit=1), tmp_path / "out" / "results.jsonl", control)
+
+    def test_tiles_take_as_many_tokens_as_page_and_crops(self, folder: Path, tmp_path: Path) -> None:
+        """The coarsest grid that reaches the budget, counted on the page; its search is charged to nobody."""
+        part = selection(folder, quality="clean", limit=1)
+        vlm = ToyVlm(layout="square")  # 49 tokens a page, 81 a crop
+        found = answered(part, tmp_path / "out" / "results.jsonl", REFERENCE, "plain-tiles", vlm=vlm)
+        grounded, tiles = (found[arm, "test/field/clean/01"] for arm in (REFERENCE, "plain-tiles"))
+        count = {1: 2, 2: 4}[len(grounded.regions)]  # three tiles of this page would be strips
+        assert tiles.usage.visual_tokens == 2 * 81 * count  # the answer, and its score against a refusal
+        assert tiles.usage.vision_encodes == count
+
+    @pytest.mark.parametrize(
+        ("size", "crops", "tiles"),
+        [((96, 128), 0, 2), ((96, 128), 1, 2), ((96, 128), 2, 4), ((96, 128), 20, 12), ((128, 96), 2, 4), ((300, 20), 2, 8)],
+    )
+    def test_the_coarsest_grid_that_reaches_the_budget(self, size: tuple[int, int], crops: int, tiles: int) -> None:
+        vlm, page = ToyVlm(layout="square"), make_page(drawing(1).resize(size))
+        boxes = tile_boxes(vlm, page, Shown((Box(1, 1, 40, 15),) * crops))
+        assert len(boxes) == tiles
+        assert sum(box.area for box in boxes) == page.box.area
+        budget = 49 + 81 * crops
+        assert 81 * tiles >= budget or tiles == 12
 
     def test_what_is_in_the_file_is_not_computed_again(self, folder: Path, tmp_path: Path) -> None:
         part = selection(folder, quality="clean", limit=2)
@@ -392,7 +428,7 @@ class TestRun:
         assert found["oracle-crop", example.example_id].page == 3
         assert found["oracle-crop", example.example_id].usage.forward_passes == 2
 
-    @pytest.mark.parametrize("arm", ["plain", "plain-tiles"])
+    @pytest.mark.parametrize("arm", ["plain", "random-map"])
     def test_a_page_that_cannot_be_encoded_fails_its_questions_only(self, folder: Path, tmp_path: Path, arm: str) -> None:
         class Choking(ToyVlm):
             """Chokes on the first page it sees, however often."""
@@ -413,7 +449,7 @@ class TestRun:
         assert failures["test/field/poor/02"] is None
         assert found[arm, "test/field/clean/01"].scores["anls"] == 0.0
 
-    @pytest.mark.parametrize("arm", ["plain", "plain-tiles"])
+    @pytest.mark.parametrize("arm", ["plain", "random-map"])
     def test_a_document_that_cannot_be_read_fails_its_questions_only(self, folder: Path, tmp_path: Path, arm: str) -> None:
         part = selection(folder, limit=3)
         (folder / "one.png").write_bytes(b"no picture")

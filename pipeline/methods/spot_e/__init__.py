@@ -11,10 +11,9 @@ in this package are that paper's. The authors have released no code, and the pap
                      them.
     views            the page and an even grid of overlapping windows.
     dimming B        x -> dim x, no blur: nothing becomes less legible than a darker copy.
-    answer span      what follows the last "Final answer:", which is forced behind a marked answer's output that lacks it; the
-                     whole of a bare answer, as our model writes them, and of an output that leaves even a forced marker
-                     empty. White space, a final period and the end token never count. An output that says nothing is its
-                     own span.
+    answer span      what follows the last "Final answer:", which is forced behind a marked output that lacks it; all of a
+                     bare answer, as our model writes them, and of an output that leaves even a forced marker empty. White
+                     space, a final period and the end token never count. An output that says nothing is its own span.
     anchors          by rank over the whole output including its end token, which is the one anchor of a bare answer that is
                      not in its answer span.
     Best-of-N pool   all sampled masks, the tuned policy's mean and a few more samples of it; ties go to the earlier one.
