@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from pipeline.errors import DocumentError
 from pipeline.evaluation.datasets import Example
-from pipeline.evaluation.report import LARGE, Row, Scores, facts, paired, tables, title
+from pipeline.evaluation.report import LARGE, Row, Scores, baseline, facts, paired, tables, title
 from pipeline.evaluation.selection import Selection, document_bytes, document_name, png
 from pipeline.pages import PageSource
 from pipeline.records import Page
@@ -70,34 +70,48 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class _Pair:
+    """An arm's answer, and another's to the same question, with that arm's name."""
+
+    row: Row
+    other: str = ""
+    theirs: Row | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Chosen:
-    """Questions of one kind that an arm answered, each with the other arm's answer."""
+    """Questions of one kind that an arm answered."""
 
     heading: str
-    pairs: Sequence[tuple[Row, Row | None]]
+    pairs: Sequence[_Pair]
 
 
 def chosen(scores: Mapping[str, Scores]) -> Iterator[_Chosen]:
-    """What is worth looking at of each arm: wins over plain, losses to it, and places found that were misread."""
-    plain = scores.get("plain")
+    """What is worth looking at of each arm: wins over plain, losses to it, and places found that were misread.
+
+    Without plain, arms are compared with the first one.
+    """
+    first, *_ = scores
+    plains = {name: found for name in scores if (found := baseline(scores, name)) is not None}
     for name, arm in scores.items():
-        if plain is not None and arm is not plain:
-            pairs = paired(arm, plain)
-            wins = [(row, other) for row, other in pairs if row.right and not other.right]
-            losses = [(row, other) for row, other in pairs if other.right and not row.right]
-            yield _Chosen(f"{name}: right where plain is wrong ({len(wins)})", _first(wins))
-            yield _Chosen(f"{name}: wrong where plain is right ({len(losses)})", _first(losses))
-        yield _Chosen(f"{name}: examples", _first([(row, None) for row in arm.located]))
-        misread = [(row, None) for row in arm.located if row.hit(LARGE) and not row.right]
+        other, rival = ("plain", plains.get(name)) if plains else (first, scores[first])
+        if rival is not None and arm is not rival:
+            answers = paired(arm, rival)
+            wins = [_Pair(row, other, theirs) for row, theirs in answers if row.right and not theirs.right]
+            losses = [_Pair(row, other, theirs) for row, theirs in answers if theirs.right and not row.right]
+            yield _Chosen(f"{name}: right where {other} is wrong ({len(wins)})", _first(wins))
+            yield _Chosen(f"{name}: wrong where {other} is right ({len(losses)})", _first(losses))
+        yield _Chosen(f"{name}: examples", _first([_Pair(row) for row in arm.located]))
+        misread = [_Pair(row) for row in arm.located if row.hit(LARGE) and not row.right]
         yield _Chosen(f"{name}: looked at the right place and wrong ({len(misread)})", _first(misread))
 
 
-def _first(pairs: Sequence[tuple[Row, Row | None]]) -> list[tuple[Row, Row | None]]:
+def _first(pairs: Sequence[_Pair]) -> list[_Pair]:
     """Of different groups first, so that not all are of one kind."""
     seen: dict[str, int] = {}
     ranked = []
     for place, pair in enumerate(pairs):
-        group = pair[0].result.group
+        group = pair.row.result.group
         seen[group] = seen.get(group, 0) + 1
         ranked.append((seen[group], place))
     return [pairs[place] for _, place in sorted(ranked)[:EXAMPLES]]
@@ -115,16 +129,17 @@ class _Pictures:
         for kind in chosen(scores):
             if kind.pairs:
                 parts.append(f"<h2>{escape(kind.heading)}</h2>")
-                parts += [self._figure(row, other) for row, other in kind.pairs]
+                parts += [self._figure(pair) for pair in kind.pairs]
         if parts:
             parts.insert(0, "<p>Pictures: true boxes green, the first region red, other regions blue.</p>")
         return parts
 
-    def _figure(self, row: Row, other: Row | None) -> str:
+    def _figure(self, pair: _Pair) -> str:
+        row = pair.row
         example = self.examples[row.result.example]
         lines = [f"<b>{escape(example.question.text)}</b>", f"accepted: {escape(_accepted(example))}", _said(row)]
-        if other is not None:
-            lines.append("plain: " + _said(other))
+        if pair.theirs is not None:
+            lines.append(f"{escape(pair.other)}: {_said(pair.theirs)}")
         picture = self._picture(example, row)
         image = (
             f'<img alt="{escape(row.result.example, quote=True)}" src="data:image/png;base64,{picture}">' if picture else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -216,6 +217,18 @@ def _model(result: Result) -> str:
     return f"{result.model} {result.weights[:8]}"
 
 
+def baseline(scores: Mapping[str, Scores], name: str) -> Scores | None:
+    """What an arm is compared with: plain, of the same weights and dtype where there are several; None for plain itself."""
+    plain = _beside(scores, name, "plain")
+    return plain if plain is not scores[name] else None
+
+
+def _beside(scores: Mapping[str, Scores], name: str, arm: str) -> Scores | None:
+    """Another arm of the same weights and dtype, which names end in where there are several (`score`)."""
+    _, several, which = name.partition(" (")
+    return scores.get(f"{arm}{several}{which}")
+
+
 def paired(ours: Scores, theirs: Scores) -> list[tuple[Row, Row]]:
     """The scored questions that two arms both answered."""
     other = {row.result.example: row for row in theirs.rows if row.result.scores}
@@ -226,6 +239,14 @@ def difference(ours: Scores, theirs: Scores) -> Comparison | None:
     """Paired comparison on the questions that both answered."""
     pairs = paired(ours, theirs)
     return compare([(a.score, a.right) for a, _ in pairs], [(b.score, b.right) for _, b in pairs])
+
+
+def others(scores: Mapping[str, Scores]) -> list[tuple[str, str, Comparison]]:
+    """Every two arms of which neither is what all are compared with anyway, on the questions that both answered."""
+    baselines = [found for name in scores if (found := baseline(scores, name)) is not None]
+    names = [name for name, arm in scores.items() if not any(arm is found for found in baselines)]
+    compared = [(a, b, difference(scores[a], scores[b])) for a, b in itertools.combinations(names, 2)]
+    return [(a, b, found) for a, b, found in compared if found is not None]
 
 
 def gap(plain: Scores, grounded: Scores, oracle: Scores) -> Interval | None:
@@ -257,7 +278,8 @@ def facts(scores: Mapping[str, Scores], notes: Sequence[str] = ()) -> list[str]:
         f"Dataset {title(scores)}; digest {results[0].benchmark}; {len({r.example for r in results})} questions.",
         f"Weights sha256: {', '.join(weights)}.",
         f"Score: {metric}. 95 % percentile bootstrap intervals in brackets, over questions; n: questions.",
-        "p: McNemar's exact test on right against wrong answers, against plain, adjusted by Holm's method over the arms.",
+        "p: McNemar's exact test on right against wrong answers, against plain, adjusted by Holm's method over the arms; of "
+        "other pairs over all of these.",
         *notes,
     ]
 
@@ -280,13 +302,14 @@ def tables(scores: Mapping[str, Scores]) -> list[Table]:
         _by(scores, "group", lambda row: row.result.group),
         _by(scores, "quality", lambda row: row.result.quality),
         _hits_by_group(scores),
+        _others(scores),
     ]
     return [one for one in found if one[3]]
 
 
 def _answers(scores: Mapping[str, Scores]) -> Table:
-    plain, oracle = scores.get("plain"), scores.get("oracle-crop")
-    against = {name: difference(arm, plain) for name, arm in scores.items() if plain and name != "plain"}
+    plains = {name: plain for name in scores if (plain := baseline(scores, name)) is not None}
+    against = {name: difference(scores[name], plain) for name, plain in plains.items()}
     tested = {name: found for name, found in against.items() if found}
     adjusted = dict(zip(tested, holm([found.test.p for found in tested.values()]), strict=True))
     refusing = any(not row.result.answerable for arm in scores.values() for row in arm.rows)
@@ -295,7 +318,8 @@ def _answers(scores: Mapping[str, Scores]) -> Table:
     rows = []
     for name, arm in scores.items():
         found, test = arm.refusals(), tested.get(name)
-        closed = gap(plain, arm, oracle) if plain and oracle and name not in {"plain", "oracle-crop"} else None
+        plain, oracle = plains.get(name), _beside(scores, name, "oracle-crop")
+        closed = gap(plain, arm, oracle) if plain and oracle and arm is not oracle else None
         rows.append(
             [
                 name,
@@ -413,6 +437,23 @@ def _hits_by_group(scores: Mapping[str, Scores]) -> Table:
     return "hit@5 % by group", "", ["group", "n", *arms], rows
 
 
+def _others(scores: Mapping[str, Scores]) -> Table:
+    compared = others(scores)
+    adjusted = holm([found.test.p for _, _, found in compared])
+    rows = [
+        [
+            f"{a} - {b}",
+            str(found.count),
+            interval(found.difference, sign=True),
+            f"{found.test.wins} : {found.test.losses}",
+            number(found.test.p, 3),
+            number(p, 3),
+        ]
+        for (a, b, found), p in zip(compared, adjusted, strict=True)
+    ]
+    return "Between arms", "", ["arms", "n", "difference in score", "wins : losses", "p alone", "p"], rows
+
+
 CSV_HEADER = ("dataset", "split", "disturbance", "model", "weights", "dtype", "arm", "quantity", "n", "value", "low", "high")
 
 
@@ -421,12 +462,14 @@ def as_csv(scores: Mapping[str, Scores]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(CSV_HEADER)
-    plain = scores.get("plain")
+    between: dict[str, list[Quantity]] = {name: [] for name in scores}
+    for name, other, found in others(scores):
+        between[name] += _against(other, found)
     for name, arm in scores.items():
         result = arm.rows[0].result
         about = (result.dataset, result.split, result.disturbance, result.model, result.weights, result.dtype, name)
-        for quantity, count, found in quantities(arm, plain):
-            parts = (found.value, found.low, found.high) if isinstance(found, Interval) else (found, "", "")
+        for quantity, count, value in (*quantities(arm, baseline(scores, name)), *between[name]):
+            parts = (value.value, value.low, value.high) if isinstance(value, Interval) else (value, "", "")
             if parts[0] is not None:
                 writer.writerow((*about, quantity, count, *parts))
     return out.getvalue()
@@ -436,19 +479,23 @@ Quantity = tuple[str, int, Interval | float | None]
 """A figure: its name, over how many questions, its value."""
 
 
+def _against(other: str, found: Comparison) -> list[Quantity]:
+    return [
+        (f"score - {other}", found.count, found.difference),
+        (f"wins over {other}", found.count, float(found.test.wins)),
+        (f"losses to {other}", found.count, float(found.test.losses)),
+        (f"McNemar's p against {other}", found.count, found.test.p),
+    ]
+
+
 def quantities(arm: Scores, plain: Scores | None) -> list[Quantity]:
     """Every figure of an arm."""
     everyone, located = len(arm.rows), len(arm.located)
-    against = difference(arm, plain) if plain is not None and plain is not arm else None
+    against = difference(arm, plain) if plain is not None else None
     refusals = arm.refusals()
     found: list[Quantity] = [("score", everyone, arm.score()), ("right", everyone, arm.right())]
     if against:
-        found += [
-            ("score - plain", against.count, against.difference),
-            ("wins over plain", against.count, float(against.test.wins)),
-            ("losses to plain", against.count, float(against.test.losses)),
-            ("McNemar's p against plain", against.count, against.test.p),
-        ]
+        found += _against("plain", against)
     found += [
         ("wrong of answered", everyone, arm.wrong_answers()),
         ("refusal precision", everyone, refusals.precision),

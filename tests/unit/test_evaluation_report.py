@@ -17,7 +17,7 @@ from pipeline.errors import UsageError
 from pipeline.evaluation import fit, metrics
 from pipeline.evaluation.metrics import Interval
 from pipeline.evaluation.pages import Benchmark, Item, Truth
-from pipeline.evaluation.report import LARGE, Row, Scores, as_csv, difference, gap, markdown, quantities, score
+from pipeline.evaluation.report import LARGE, Row, Scores, as_csv, difference, gap, markdown, others, quantities, score
 from pipeline.evaluation.results import Result
 from pipeline.geometry import Box, PatchGrid
 from pipeline.records import Question, SaliencyMap, Usage, View
@@ -186,6 +186,34 @@ def test_the_csv_holds_every_figure_in_full(scores: Scores) -> None:
     assert (figures["wins over plain"]["value"], figures["losses to plain"]["value"]) == ("1.0", "1.0")
     assert figures["mean forward_passes"]["value"] == "3.0"
     assert {name for name, _, found in quantities(scores, plain) if found is not None} == set(figures)
+
+
+def test_arms_are_compared_with_each_other_too() -> None:
+    """Worked by hand: b is right where a is wrong twice, never the other way round; all three differences times Holm's."""
+    items = [item(number, "total") for number in range(4)]
+    said = {"plain": "xxxx", "a": "txxx", "b": "tttx", "c": "xxxx"}
+    arms = {name: arm_of(items, ["total" if c == "t" else "x" for c in text], name) for name, text in said.items()}
+    compared = {(a, b): (found.test.wins, found.test.losses, found.test.p) for a, b, found in others(arms)}
+    assert compared == {("a", "b"): (0, 2, 0.5), ("a", "c"): (1, 0, 1.0), ("b", "c"): (3, 0, 0.25)}
+    text = markdown(arms)
+    assert "| b - c | 4 | +0.75 [" in text
+    assert "| 3 : 0 | 0.250 | 0.750 |" in text
+    lines = list(csv.DictReader(io.StringIO(as_csv(arms))))
+    (raw,) = (line for line in lines if (line["arm"], line["quantity"]) == ("b", "McNemar's p against c"))
+    assert float(raw["value"]) == 0.25
+    del arms["plain"]  # without plain there are no columns for it, but every pair
+    assert len(others(arms)) == 3
+    assert "| a - b | 4 | -0.50 [" in markdown(arms)
+
+
+def test_each_dtype_is_compared_with_its_own_plain() -> None:
+    asked = [item(number, "total") for number in range(2)]
+    answers = {("plain", "float32"): "x", ("a", "float32"): "total", ("plain", "bfloat16"): "total", ("a", "bfloat16"): "x"}
+    rows = [result(one, said, arm=arm, dtype=dtype) for one in asked for (arm, dtype), said in answers.items()]
+    text = markdown(score(rows, {"plain": "plain", "a": "a"}))
+    lines = {line.split(" | ")[0]: line.split(" | ") for line in text.splitlines() if line.count(" | ") > 8}
+    assert lines["| a (float32)"][5] == "2 : 0"
+    assert lines["| a (bfloat16)"][5] == "0 : 2"
 
 
 def test_an_arm_run_in_two_dtypes_is_two_rows(scores: Scores) -> None:
