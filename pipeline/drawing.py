@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ INK, PAPER, FAINT = (24, 24, 24), (255, 255, 255), (110, 110, 110)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DrawnStep:
-    """One round: a caption, its maps (the global view's first), and the boxes it selected, in page pixels."""
+    """One round: a caption, its maps (the global view's first; SPOT-E's mask), and the boxes it selected, in page pixels."""
 
     caption: str
     maps: tuple[StoredMap, ...]
@@ -38,12 +38,14 @@ class DrawnAnswer:
         title: Question and answer, a line each.
         evidence: Boxes on the page, best first, with a caption each.
         steps: The search; empty for a method without one.
+        spotlight: Whether the maps are masks that light the page, as SPOT-E's, and nothing was cropped.
     """
 
     page: Image.Image
     title: tuple[str, ...]
     evidence: tuple[tuple[Box, str], ...]
     steps: tuple[DrawnStep, ...]
+    spotlight: bool = False
 
 
 def draw_answer(answer: DrawnAnswer) -> Image.Image:
@@ -86,6 +88,16 @@ def heat(page: Image.Image, maps: Sequence[StoredMap], size: tuple[int, int]) ->
     return Image.fromarray((pixels * (1 - 0.7 * strength) + red * 0.7 * strength).astype(np.uint8))
 
 
+def lit(page: Image.Image, maps: Sequence[StoredMap], size: tuple[int, int]) -> Image.Image:
+    """The page under a mask in [0, 1]: white paper where it is 1, yellowish dusk where it is 0."""
+    picture = page.convert("L").resize(size, Image.Resampling.LANCZOS).convert("RGB")
+    if not maps:
+        return picture
+    mask = Image.fromarray(np.rint(maps[0].values * 255).astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
+    dusk = Image.blend(picture, Image.new("RGB", size, (96, 84, 40)), 0.75)
+    return Image.composite(picture, dusk, mask)
+
+
 def _add_density(density: np.ndarray, drawn: StoredMap, scale: tuple[float, float]) -> None:
     """Add a map's saliency per area to a picture-sized field, cell by cell."""
     grid, area = drawn.grid, drawn.grid.cell_width * drawn.grid.cell_height
@@ -102,8 +114,8 @@ def _strip(answer: DrawnAnswer) -> Image.Image:
     parts: list[Image.Image] = [_text(answer.title, 22)]
     for step in answer.steps:
         parts.append(_text((step.caption,), 16))
-        parts.append(_step_picture(answer.page, step))
-    for box, caption in answer.evidence:
+        parts.append(_step_picture(answer.page, step, lit if answer.spotlight else heat))
+    for box, caption in () if answer.spotlight else answer.evidence:
         parts.append(_text((caption,), 16))
         crop = answer.page.crop(box.xyxy).convert("RGB")
         parts.append(crop.resize(_scaled(crop.size, min(STRIP_WIDTH_PX / crop.width, 260 / crop.height, 3.0))))
@@ -115,10 +127,10 @@ def _strip(answer: DrawnAnswer) -> Image.Image:
     return strip
 
 
-def _step_picture(page: Image.Image, step: DrawnStep) -> Image.Image:
+def _step_picture(page: Image.Image, step: DrawnStep, under: Callable[..., Image.Image]) -> Image.Image:
     scale = min(STRIP_WIDTH_PX / 2 / page.width, 420 / page.height)
     size = _scaled(page.size, scale)
-    picture = heat(page, step.maps, size)
+    picture = under(page, step.maps, size)
     pen = ImageDraw.Draw(picture)
     pen.rectangle((0, 0, size[0] - 1, size[1] - 1), outline=FAINT)
     for rank, box in reversed(list(enumerate(step.selected))):

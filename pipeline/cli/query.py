@@ -170,6 +170,7 @@ def drawn(trace: AnswerTrace) -> DrawnAnswer:
         title=_title(trace, page),
         evidence=tuple((item.box_px, f"{item.rank}  score {item.score:.2f}") for item in page.evidence),
         steps=_drawn_steps(page),
+        spotlight=record["provenance"]["method"] == "spot-e",
     )
 
 
