@@ -295,7 +295,7 @@ class Worker:
                 rest = unit.jobs[len(results) :]
                 if isinstance(error, Exception) and not isinstance(error, _Unwanted):
                     # Whatever this is, a job that always does it must come to an end: the attempt counts.
-                    self.store.fail(rest[:1], _crash(error))
+                    self.store.fail(rest[:1], crash_of(error))
                     rest = rest[1:]
                 self.store.release(rest)
             raise
@@ -307,7 +307,7 @@ class Worker:
             try:
                 self._finish(page, [result])
             except InternalError as error:
-                self.store.fail([result.job], _crash(error))
+                self.store.fail([result.job], crash_of(error))
 
     def _finish(self, page: Page, results: list[JobResult]) -> None:
         """Store results; wait a while for a database that is away."""
@@ -374,7 +374,7 @@ class Worker:
         return None if not said else "match" if said in under else "mismatch"
 
 
-def _crash(error: Exception) -> Failure:
+def crash_of(error: Exception) -> Failure:
     """An error that nobody foresaw, or a lost device: its class, never its words, which may hold those of a document."""
     if isinstance(error, ExhibitError):
         return Failure(error.code, str(error), retryable=True)

@@ -8,11 +8,12 @@ once (`pipeline.evaluation.memory`), and an interrupted run has the same questio
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.errors import DocumentError, EyeUnavailable, MethodError, UsageError
+from pipeline.errors import DocumentError, ExhibitError, EyeUnavailable, MethodError, UsageError
 from pipeline.evaluation.arms import MEASURED_BY_REFERENCE, REFERENCE, Arm, Shown, answer_examples, parse_arm
 from pipeline.evaluation.datasets import Example, PromptHint
 from pipeline.evaluation.disruption import anchor_disruption
@@ -28,7 +29,7 @@ from pipeline.questions import parse_answer
 from pipeline.records import Answer, AnswerStatus, Failure, Page, Signals, Usage
 from pipeline.store import AnswerTrace, PageTrace, Stage
 from pipeline.vlms.prompts import REFUSAL
-from pipeline.work import failure_of
+from pipeline.work import crash_of, failure_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,6 +40,8 @@ GROUNDED_PAGES = 3
 """As in production: a longer document is swept first, and so many of its pages are looked at closely."""
 
 Progress = Callable[[Result], None]
+
+_log = logging.getLogger("exhibit")
 
 
 def run(
@@ -80,15 +83,21 @@ class _Run:
             for example in examples:
                 for arm in self.arms:
                     if self._missing(arm, [example], vlm.identity.dtype):
-                        self._question(arm, name, example, controls)
+                        for said in self._question(arm, name, example, controls):
+                            self._keep(arm, example, said)
 
-    def _question(self, arm: Arm, name: str, example: Example, controls: _Controls) -> None:
-        if self._is_job(arm, example):
-            for batch in self._submit(arm, {name: [example]}):
-                self._collect(arm, batch, [example])
-        else:
-            for _, said in controls.answers(arm, [example]):
-                self._keep(arm, example, said)
+    def _question(self, arm: Arm, name: str, example: Example, controls: _Controls) -> list[Said]:
+        """An arm's answer; what nobody foresaw is its failure on this question, since nobody knows that it is more."""
+        try:
+            if self._is_job(arm, example):
+                batches = self._submit(arm, {name: [example]})
+                return [_told(trace) for batch in batches for trace in self.jobs.traces(batch)]
+            return [said for _, said in controls.answers(arm, [example])]
+        except ExhibitError:
+            raise  # the run's: a wrong arm, a lost device, no store; a question's own are in its answer
+        except Exception as error:  # noqa: BLE001
+            _log.exception("%s failed on %s", arm.name, example.example_id)
+            return [controls.failed(crash_of(error))]
 
     def elsewhere(self) -> None:
         """Submit everything, then wait for it arm by arm."""
@@ -303,7 +312,7 @@ class _Controls:
             self._draw(examples[0])
         except DocumentError as error:
             for example in examples:
-                yield example, self._failed(failure_of(error))
+                yield example, self.failed(failure_of(error))
             return
         if arm.control == "disruption":
             yield from ((example, self._disrupted(arm, example)) for example in examples)
@@ -324,7 +333,8 @@ class _Controls:
             with PageSource(document_bytes(example), name, settings=self.run.jobs.raster) as source:
                 self.pages = list(source.pages())
 
-    def _failed(self, failure: Failure) -> Said:
+    def failed(self, failure: Failure) -> Said:
+        """What is said of a question that failed."""
         return Said(None, False, failure.code, None, Usage(), self.vlm.identity.dtype)
 
     def _disrupted(self, arm: Arm, example: Example) -> Said:
@@ -334,7 +344,7 @@ class _Controls:
         try:
             found = anchor_disruption(self.vlm, page, example, arm)
         except (MethodError, EyeUnavailable) as error:
-            return self._failed(failure_of(error))
+            return self.failed(failure_of(error))
         return Said(None, False, None, None, self.vlm.usage - before, self.vlm.identity.dtype, found)
 
     def _sweep(self, arm: Arm, examples: Sequence[Example]) -> dict[str, dict[int, Answer]]:

@@ -458,6 +458,23 @@ class TestRun:
         assert failures["test/field/clean/01"] == failures["test/not-found/clean/01"] == "unknown_format"
         assert failures["test/pages/clean/01"] is None
 
+    @pytest.mark.parametrize("arm", ["plain", "random-map"])
+    def test_a_bug_that_one_question_meets_is_its_failure_and_the_run_goes_on(
+        self, folder: Path, tmp_path: Path, arm: str
+    ) -> None:
+        vlm, generate = ToyVlm(), ToyVlm.generate
+
+        def trip(reading: Any, count: int) -> Any:
+            if "field 1" in reading.state[0][0].text:
+                raise ZeroDivisionError("secret words of the page")
+            return generate(vlm, reading, count)
+
+        vlm.generate = trip  # type: ignore[method-assign]
+        found = answered(selection(folder, quality="clean", limit=2), tmp_path / "out" / "results.jsonl", arm, vlm=vlm)
+        failures = {example: result.failure for (_, example), result in found.items()}
+        assert failures == {"test/field/clean/01": "internal", "test/not-found/clean/01": None}
+        assert "secret" not in (tmp_path / "out" / "results.jsonl").read_text()
+
     def test_a_deployments_workers_answer_what_is_submitted(self, folder: Path, tmp_path: Path) -> None:
         part, results, vlm = selection(folder, limit=2), ResultFile(tmp_path / "results.jsonl"), ToyVlm()
 
