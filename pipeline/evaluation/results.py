@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args, get_type_hints
 
 from pipeline.errors import UsageError
 from pipeline.geometry import Box
@@ -101,18 +101,27 @@ class Result:
         return self.benchmark, self.disturbance, self.weights, self.dtype, self.config, self.example
 
     def to_json(self) -> str:
-        """As one line; numbers to six digits."""
-        boxes = {name: [box.xyxy for box in getattr(self, name)] for name in _BOXES}
-        return json.dumps(_rounded(asdict(self) | boxes), ensure_ascii=False)
+        """As one line; numbers to six digits, and nothing of what is empty: thousands of lines are committed."""
+        parts = asdict(self) | {name: [box.xyxy for box in getattr(self, name)] for name in _BOXES}
+        told = {name: part for name, part in parts.items() if name not in _EMPTY or part != _EMPTY[name]}
+        return json.dumps(_rounded(told), ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, line: str) -> Self:
         """The inverse of `to_json`."""
-        parts: dict[str, Any] = json.loads(line)
+        parts: dict[str, Any] = _EMPTY | json.loads(line)
         parts |= {name: tuple(Box(*box) for box in parts[name]) for name in _BOXES}
         parts["page_wh"] = parts["page_wh"] and tuple(parts["page_wh"])
         parts["usage"] = Usage(**parts["usage"])
         return cls(**parts)
+
+
+_EMPTY: dict[str, Any] = {
+    "disturbance": "",
+    **{name: [] for name in _BOXES},
+    **{name: None for name, kind in get_type_hints(Result).items() if type(None) in get_args(kind)},
+}
+"""What a line leaves out."""
 
 
 def _rounded(value: Any) -> Any:

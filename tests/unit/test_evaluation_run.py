@@ -500,6 +500,10 @@ class TestRun:
         (result,) = answered(selection(folder, limit=1), path, REFERENCE).values()
         again = Result.from_json(result.to_json())
         assert again.to_json() == result.to_json()
+        assert (
+            Result.from_json(json.dumps({"failure": None, **json.loads(result.to_json())})) == again
+        )  # as it was written before
+        assert '"failure"' not in result.to_json()
         assert again.regions == result.regions
         assert again.usage.backward_passes == result.usage.backward_passes
         assert again.certainty == pytest.approx(result.certainty, rel=1e-5)
