@@ -45,11 +45,18 @@ def make_page(image: Image.Image, number: int = 1) -> Page:
 
 
 def coordinate_page(width: int, height: int) -> Page:
-    """A page whose pixel (x, y) is coloured (x, y, 0), so that `ScriptedVlm` knows where a view was cut; up to 256 px."""
-    pixels = np.zeros((height, width, 3), np.uint8)
-    pixels[..., 0] = np.arange(width)[None, :]
-    pixels[..., 1] = np.arange(height)[:, None]
-    return make_page(Image.fromarray(pixels))
+    """A page whose pixels tell where they are, so that `ScriptedVlm` knows where a view was cut; up to 4096 px.
+
+    Pixel (x, y) is coloured (x, y, 0) up to 256 px; beyond, blue holds the multiples of 256 of both.
+    """
+    y, x = np.mgrid[:height, :width]
+    return make_page(Image.fromarray(np.stack([x % 256, y % 256, x // 256 * 16 + y // 256], axis=2).astype(np.uint8)))
+
+
+def coordinates(image: Image.Image, at: tuple[int, int]) -> tuple[int, int]:
+    """Where on a `coordinate_page` a view's pixel comes from."""
+    red, green, blue = image.getpixel(at)
+    return red + blue // 16 * 256, green + blue % 16 * 256
 
 
 def random_page(width: int, height: int, seed: int) -> Page:
@@ -343,7 +350,7 @@ def _spans(prompt: Prompt) -> list[tuple[int, int]]:
 
 def _box_of(image: Image.Image) -> Box:
     """Where a view was cut from a `coordinate_page`."""
-    x, y, _ = image.getpixel((0, 0))
+    x, y = coordinates(image, (0, 0))
     return Box(x, y, x + image.width, y + image.height)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from pipeline.geometry import Box
 from pipeline.records import Usage
 from pipeline.vlms.base import Generation, Prompt, Reading, Score, VisualTokens
-from tests.fakes import PlayedVlm, one_layer
+from tests.fakes import PlayedVlm, coordinates, one_layer
 
 WORD_IDS = {"end": 0, "Yes": 1, "yes": 2, "No": 3, "no": 4}
 VOCABULARY = 6
@@ -38,7 +38,7 @@ class Asked:
 
 
 class YesNoVlm(PlayedVlm):
-    """Plays back confidences; knows crops by `coordinate_page`, up to 256 px a side.
+    """Plays back confidences; knows crops by `coordinate_page`.
 
     Args:
         page: The page's box.
@@ -90,7 +90,7 @@ class YesNoVlm(PlayedVlm):
         for image in images:
             self.pictures.append((image, crops))
             # The middle, since a rectangle may cover the rim.
-            x, y, _ = image.getpixel((image.width // 2, image.height // 2))
+            x, y = coordinates(image, (image.width // 2, image.height // 2))
             left, top = x - image.width // 2, y - image.height // 2
             box = Box(left, top, left + image.width, top + image.height) if crops else self.page
             tokens.append(VisualTokens(torch.zeros(TOKENS, 1), (one_layer(image, 2, 2),), extra=box, crop=crops))

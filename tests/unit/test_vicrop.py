@@ -89,9 +89,27 @@ def test_the_window_around_a_bump_is_the_released_codes(
 
 @pytest.mark.parametrize(("side", "corner", "size"), [(4, 532, 336), (6, 535, 470), (8, 538, 604)])
 def test_the_window_grows_with_a_plateau(side: int, corner: int, size: int) -> None:
+    """Of a side of 8 this noise decides, too: a corner of the plateau is as sharp for the smallest window."""
     values = np.random.default_rng(0).random((24, 24)) * 1e-6
     values[8 : 8 + side, 8 : 8 + side] = 1
     assert box(values, 1680, 1680, 336) == (corner, corner, corner + size, corner + size)
+
+
+@pytest.mark.parametrize(
+    ("cell", "corner"), [((6, 6), (392, 392)), ((6, 11), (532, 392)), ((11, 6), (392, 532)), ((11, 11), (532, 532))]
+)
+def test_noise_decides_which_corner_of_a_small_plateau_the_window_has(
+    cell: tuple[int, int], corner: tuple[int, int]
+) -> None:
+    """The released code's golden window of a plateau of two cells, 336 px at (532, 532), is one of four equally sharp ones.
+
+    Which of them is decided by noise that is not known, so it cannot be reproduced as printed: here the noise is in the one
+    cell that the window in the expected corner holds and no other of the nine that hold the plateau.
+    """
+    values = np.zeros((24, 24))
+    values[8:10, 8:10] = 1
+    values[cell] = 1e-6
+    assert box(values, 1680, 1680, 336) == (*corner, corner[0] + 336, corner[1] + 336)
 
 
 def test_a_flat_map_gives_the_top_left_window() -> None:
@@ -543,19 +561,39 @@ def test_every_family_has_its_block_and_its_window(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("variant", ["rel-att", "grad-att", "pure-grad"])
-def test_every_family_answers_and_is_left_as_found(family: str, variant: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("variant", "forward", "backward"), [("rel-att", 2, 0), ("grad-att", 1, 1), ("pure-grad", 2, 2)])
+@pytest.mark.parametrize(("width", "blocks"), [(150, 1), (180, 2)])
+def test_every_family_answers_at_the_closed_forms_cost_and_is_left_as_found(
+    family: str,
+    variant: str,
+    forward: int,
+    backward: int,
+    width: int,
+    blocks: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of each block `forward` and `backward` passes, one for the answer, one for the refusal.
+
+    The page's second question is spared the general question's, half of those of rel-att and pure-grad.
+    """
+    monkeypatch.setattr("pipeline.methods.vicrop.window.BLOCK_PX", 90)
     vlm: Any = load_vlm(str(build(family, tmp_path)), device="cpu")
-    page = random_page(150, 90, seed=4)
+    page = random_page(width, 90, seed=4)
     encoded(vlm, page)  # transformers puts hooks of its own on the tower the first time, and leaves them
     marked = next(vlm.model.parameters())
     marked.grad = torch.ones_like(marked)
     weights = {name: weight.clone() for name, weight in vlm.model.state_dict().items()}
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
-    config = method_config("vicrop", family, None, {"variant": variant, "block": "1", "base_px": "40"})
-    answers = ask(vlm, config, TOTAL, DATE, page=page)
+    settings = {"variant": variant, "block": "1", "base_px": "40", "high_resolution": str(blocks > 1)}
+    before = vlm.usage
+    answers = ask(vlm, method_config("vicrop", family, None, settings), TOTAL, DATE, page=page)
     assert [answer.failure for answer in answers] == [None, None]
-    for answer in answers:
+    assert replace(answers[0].usage + answers[1].usage, seconds=0.0) == vlm.usage - before
+    later = max(forward // 2, 1), (backward + 1) // 2
+    for answer, (ahead, back) in zip(answers, [(forward, backward), later], strict=True):
+        assert answer.usage.forward_passes == ahead * blocks + 1 + 1
+        assert answer.usage.backward_passes == back * blocks
         (step,) = answer.steps
         assert np.isfinite(step.maps[0].values).all()
         assert step.maps[0].values.max() > 0

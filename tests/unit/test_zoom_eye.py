@@ -21,9 +21,9 @@ from pipeline.methods.zoom_eye import MAX_CROPS, ZoomEye, evidence
 from pipeline.methods.zoom_eye.asking import Belief, YesNo
 from pipeline.methods.zoom_eye.search import Find, existence_weight
 from pipeline.methods.zoom_eye.tree import Node, PageTree, hull, merge_near, split
-from pipeline.methods.zoom_eye.views import PADDING, padded_square, side_by_side
+from pipeline.methods.zoom_eye.views import PADDING, outlined, padded_square, side_by_side
 from pipeline.presets import method_config
-from pipeline.records import Answer, Question, StopReason, Usage
+from pipeline.records import Answer, Page, Question, StopReason, Usage
 from pipeline.vlms.base import Prompt
 from tests.fakes import coordinate_page
 from tests.yes_no_vlm import TOKENS, Asked, YesNoVlm
@@ -56,8 +56,8 @@ def configured(family: str = "llava", preset: str = "document", **changes: objec
     return method_config("zoom-eye", family, preset, {key: str(value) for key, value in changes.items()})
 
 
-def ask(vlm: YesNoVlm, config: MethodConfig, *questions: Question) -> list[Answer]:
-    return list(answer_page(vlm, PAGE, questions or (QUESTION,), config))
+def ask(vlm: YesNoVlm, config: MethodConfig, *questions: Question, page: Page = PAGE) -> list[Answer]:
+    return list(answer_page(vlm, page, questions or (QUESTION,), config))
 
 
 def tree(config: MethodConfig) -> PageTree:
@@ -646,6 +646,88 @@ def test_the_released_global_answer_shows_the_small_padded_page_and_the_crop_wit
     crop = np.asarray(vlm.pictures[-1][0])
     assert tuple(crop[0, 0]) == (255, 0, 0)
     assert boxes(answer) == [goal]
+
+
+WIDE = coordinate_page(1200, 400)
+LEFT, MIDDLE, RIGHT = Box(48, 86, 176, 214), Box(873, 0, 1001, 128), Box(1023, 0, 1151, 128)
+"""What is shown of three nodes of `WIDE`'s lowest level, 75 x 100 px, where nothing is shown smaller than 128 px."""
+
+
+def ask_for(places: dict[str, Box], family: str) -> tuple[YesNoVlm, Answer]:
+    """Each object is found in its own place on `WIDE`, by the released code."""
+
+    def confidence(asked: Asked) -> float:
+        goal = next(place for name, place in places.items() if name in asked.about)
+        if asked.kind == "answering":
+            return 0.97 if asked.box == goal else -0.9
+        return 0.5 if asked.box.intersection(goal) else -0.5
+
+    cues = f"So I need the information about the following objects: {' and '.join(places)}."
+    vlm = YesNoVlm(WIDE.box, confidence, cues=cues, family=family)
+    (answer,) = ask(vlm, configured(family, "official", cues="model", side_px=128), page=WIDE)
+    return vlm, answer
+
+
+def test_the_released_local_answer_to_two_distant_finds_is_read_from_both_side_by_side() -> None:
+    """The hull is 1103 px long; each find is as large as a view, so that its pixels stand on the canvas as they are."""
+    vlm, answer = ask_for({"total": RIGHT, "date": LEFT}, "llava")
+    assert len(vlm.answered[0].views) == 1
+    canvas, crop = vlm.pictures[-1]
+    assert crop
+    assert canvas.size == (256, 256)
+    # The date lies further left, and 86 of the hull's 214 px lower.
+    assert canvas.crop((0, 103, 128, 231)).tobytes() == WIDE.image.crop(LEFT.xyxy).tobytes()
+    assert canvas.crop((128, 0, 256, 128)).tobytes() == WIDE.image.crop(RIGHT.xyxy).tobytes()
+    around = np.asarray(canvas).copy()
+    around[103:231, :128] = around[:128, 128:] = PADDING
+    assert (around == PADDING).all()
+    assert sorted(boxes(answer)) == [LEFT, RIGHT]
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        {"total": MIDDLE, "date": LEFT},  # a hull of 953 px
+        {"total": RIGHT, "date": LEFT, "name": Box(498, 86, 626, 214)},
+    ],
+)
+def test_nearer_finds_and_more_than_two_are_shown_by_their_hull(places: dict[str, Box]) -> None:
+    vlm, answer = ask_for(places, "llava")
+    whole = hull(list(places.values()))
+    assert [view.extra for view in vlm.answered[0].views] == [whole]
+    assert boxes(answer) == [whole]
+
+
+def test_two_distant_finds_are_shown_by_their_hull_where_the_page_is_shown_with_it() -> None:
+    vlm, answer = ask_for({"total": RIGHT, "date": LEFT}, "qwen2_5_vl")
+    (whole,) = boxes(answer)
+    assert whole.width > 1000
+    small, crop = (view.extra for view in vlm.answered[0].views)
+    assert (small, crop) == (WIDE.box, whole)
+
+
+@pytest.mark.parametrize(
+    ("size", "thickness"), [((2246, 1582), 18), ((1024, 768), 8), ((1700, 2200), 18), ((240, 100), 2), ((90, 60), 1)]
+)
+def test_golden_thickness_of_a_rectangle_is_a_120th_of_the_squares_side(size: tuple[int, int], thickness: int) -> None:
+    """A page below 120 px, on which the released code draws nothing, has one of a pixel."""
+    box = Box(size[0] // 4, size[1] // 5, size[0] // 2, size[1] - 7)
+    drawn = np.asarray(outlined(Image.new("RGB", size, "white"), [box], "red"))
+    expected = np.full_like(drawn, 255)
+    expected[box.y0 : box.y1, box.x0 : box.x1] = (255, 0, 0)
+    expected[box.y0 + thickness : box.y1 - thickness, box.x0 + thickness : box.x1 - thickness] = 255
+    assert np.array_equal(drawn, expected)
+
+
+def test_the_released_crop_has_a_rim_as_thick_as_the_pages_rectangle() -> None:
+    goal = Box(600, 0, 900, 400)
+    vlm = YesNoVlm(WIDE.box, goal_at(goal), family="internvl")
+    (answer,) = ask(vlm, configured("internvl", "official", side_px=128), page=WIDE)
+    assert boxes(answer) == [goal]
+    expected = np.asarray(WIDE.image.crop(goal.xyxy)).copy()
+    for edge in (expected[:10], expected[-10:], expected[:, :10], expected[:, -10:]):  # 1200 / 120
+        edge[:] = (255, 0, 0)
+    assert np.array_equal(np.asarray(vlm.pictures[-1][0]), expected)
 
 
 @pytest.mark.parametrize(("family", "padded"), [("internvl", True), ("qwen2_5_vl", False)])
