@@ -103,13 +103,10 @@ class Studio:
 
     def known(self, arm: str) -> dict[str, Row]:
         """Results of an arm and the model that draws, by question."""
-        digest = parse_arm(arm, self.vlm.identity.family, prompt_of(self.selection.dataset.name)).sha256[:DIGITS]
-        weights = self.vlm.identity.weights_sha256[:DIGITS]
-        return {
-            result.example: Row(result)
-            for result in self.results
-            if (result.config, result.weights, result.disturbance) == (digest, weights, "")
-        }
+        model, benchmark = self.vlm.identity, self.selection.sha256[:DIGITS]
+        config = parse_arm(arm, model.family, prompt_of(self.selection.dataset.name)).sha256[:DIGITS]
+        asked = benchmark, "", model.weights_sha256[:DIGITS], model.dtype, config
+        return {result.example: Row(result) for result in self.results if result.key == (*asked, result.example)}
 
     def chosen(self, fits: Callable[[str], bool], count: int = EXAMPLES) -> tuple[list[Example], bool]:
         """Questions with a true box that fit, of different tasks first; whether there were any that fit.

@@ -14,11 +14,18 @@ from xml.etree import ElementTree
 import pytest
 
 from pipeline.cli import main
+from pipeline.evaluation.arms import REFERENCE
 from pipeline.evaluation.command import DATASETS
 from pipeline.evaluation.figures import FIGURES
-from pipeline.evaluation.results import read_results
+from pipeline.evaluation.pages import read_benchmark
+from pipeline.evaluation.results import DIGITS, ResultFile, read_results
+from pipeline.geometry import Box
+from pipeline.presets import method_config
+from pipeline.store import Store
+from pipeline.vlms.catalogue import find_model
 from tests import official_folders
 from tests.tiny_models import build
+from tests.unit.test_evaluation_tables import result
 
 PLAIN, OURS = "plain+max_new_tokens=3", "entropy-gradient+max_new_tokens=3"
 
@@ -147,6 +154,94 @@ def test_figures_are_whole_in_themselves(number: int, evaluate: Callable[..., st
     assert f"Figure {number}. " in told
     assert re.search(r"n = \d+ questions of benchmark [0-9a-f]{16}; weights: \S+ [0-9a-f]{16} \(float32\)\.", told)
     assert "expected one of 3, 5" in evaluate("--figure", "4", code=2)
+
+
+@pytest.mark.usefixtures("thread")
+@pytest.mark.parametrize(
+    ("number", "chosen", "how"),
+    [
+        (3, ["Number 3?"], "Questions chosen by results: only ours is right."),
+        (5, ["Number 0?", "Number 4?", "Number 1?"], "a wrong start, then found: chosen by results"),
+        (13, ["Number 5?"], "Questions chosen by results: hit, and wrong."),
+    ],
+)
+def test_figures_take_their_questions_from_the_folder_of_results(
+    number: int, chosen: list[str], how: str, evaluate: Callable[..., str], model: Path, tmp_path: Path
+) -> None:
+    data = official_folders.build("pages", tmp_path / "data")
+    first = json.loads((data / "questions.jsonl").read_text().splitlines()[0])
+    lines = [first | {"id": f"q{number}", "task": f"task-{number}", "question": f"Number {number}?"} for number in range(6)]
+    (data / "questions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    truth, near, far = Box(20, 40, 60, 52), Box(18, 38, 62, 54), Box(100, 80, 130, 100)
+    asked = {
+        "benchmark": read_benchmark(data).sha256[:DIGITS],
+        "weights": find_model(str(model)).weights_sha256[:DIGITS],
+    }
+    results = ResultFile(tmp_path / "out" / "pages.jsonl")
+    for arm, example, right, regions in [
+        (REFERENCE, "q3", True, (far,)),
+        ("vicrop+block=1", "q3", False, ()),  # the tiny model has three blocks
+        (REFERENCE, "q4", True, (far, near)),
+        (REFERENCE, "q5", False, (near,)),
+    ]:
+        page = {"page_wh": (160, 120), "truths": (truth,), "regions": regions, "first_regions": regions[:1]}
+        results.append(result(arm, example, right, "pages", "llava", **(asked | page)))
+    path = Path(evaluate("--figure", str(number), "--data", str(data)).strip())
+    told = " ".join(" ".join(ElementTree.fromstring(path.read_text()).itertext()).split())
+    assert how in told
+    assert re.findall(r"Q: (Number \d\?)", told) == chosen
+
+
+@pytest.mark.usefixtures("thread")
+@pytest.mark.parametrize(
+    ("preset", "grounded", "tuned", "count"),
+    [
+        # The reference arm and its control.
+        ("document", ["entropy-gradient/document", "plain-tiles"], "spot-e/document", 2),
+        # Which SPOT-E has not.
+        ("official", ["entropy-gradient/official"], "spot-e", 1),
+    ],
+)
+def test_methods_are_run_with_a_preset_and_beside_their_controls(
+    preset: str, grounded: list[str], tuned: str, count: int, evaluate: Callable[..., str], tmp_path: Path
+) -> None:
+    data = official_folders.build("pages", tmp_path / "data")
+    methods = [item for name in ("plain", "entropy-gradient", "spot-e") for item in ("--method", name)]
+    asked = ("pages", "--data", str(data), *methods, "--preset", preset, "--limit", str(count))
+    report = evaluate(*asked)
+    masks = [f"{tuned}+eye=vlm", f"{tuned}+update=false+eye=vlm"]
+    arms = ["plain", *grounded, *masks]
+    answers = report.partition("### Answers\n")[2].partition("###")[0]
+    assert re.findall(rf"^\| (\S+) \| {count} \|", answers, re.MULTILINE) == arms
+    results = read_results(tmp_path / "out")
+    assert len(results) == count * len(arms)
+    assert {result.arm for result in results} == set(arms)
+    assert not [result.failure for result in results if result.failure]
+    # As many masks from the initial policy as from one that is tuned.
+    spent = [{one.example: one.usage.forward_passes for one in results if one.arm == arm} for arm in masks]
+    assert spent[0] == spent[1]
+    assert min(spent[0].values()) > 8 * 4
+
+    with Store.open(f"sqlite:///{tmp_path / 'out' / 'exhibit.db'}") as store:
+        asked_with = {batch.setup.config_sha256 for batch in store.batches()}
+    assert asked_with == {
+        method_config(method, "llava", own, {"prompt": "document"} | changes).sha256
+        for method, own, changes in [
+            ("plain", None, {}),
+            ("entropy-gradient", preset, {}),
+            ("spot-e", "document", {}),
+            ("spot-e", "document", {"update": "false"}),
+        ]
+    }
+    assert evaluate(*asked, "--report") == report
+
+
+def test_a_preset_that_no_method_has_is_told_with_the_nearest_first(evaluate: Callable[..., str], tmp_path: Path) -> None:
+    data = official_folders.build("pages", tmp_path / "data")
+    told = evaluate("pages", "--data", str(data), "--method", "spot-e", "--preset", "papers", code=2)
+    assert "--preset papers: unknown; known: paper, " in told
+    assert not list((tmp_path / "out").glob("*.jsonl"))
 
 
 def test_nothing_named_is_a_usage_error(evaluate: Callable[..., str]) -> None:

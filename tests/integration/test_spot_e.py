@@ -1,29 +1,38 @@
-"""SPOT-E on the engine: tiny random models of every family, counters against the closed form, batches, rounding."""
+"""SPOT-E on tiny random models of every family: counters, batches, rounding; and from the command line into the store."""
 
 from __future__ import annotations
 
+import json
+import math
 import random
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from scipy import ndimage
 
 from pipeline.answer import answer_page
+from pipeline.cli import main
 from pipeline.errors import OutOfMemory
 from pipeline.methods import build_method
 from pipeline.methods.spot_e.method import SpotE
 from pipeline.methods.spot_e.reward import token_entropies
 from pipeline.presets import method_config
-from pipeline.records import Page, Question
+from pipeline.records import Page, Question, StopReason
+from pipeline.store import AnswerTrace, Store, StoredMap
 from pipeline.vlms.base import Prompt
+from tests.documents import pdf
 from tests.fakes import encoded, make_page
-from tests.tiny_models import noise
+from tests.tiny_models import build, noise
 
 TOTAL, DATE = Question("total", "What is the total?"), Question("date", "Which date?")
 SMALL = {"action_cells": "4", "crop_grid": "2", "steps": "2", "group": "3", "extra_samples": "1", "max_new_tokens": "6"}
-
+Ask = Callable[..., tuple[dict[str, Any], AnswerTrace]]
 
 pytestmark = pytest.mark.usefixtures("thread")
 
@@ -136,3 +145,87 @@ def test_a_device_that_fills_up_fails_the_question_or_halves_the_group(
     assert failed.failure is not None
     assert (failed.failure.code, failed.failure.retryable) == ("out_of_memory", True)
     assert failed.usage.vision_encodes == 1
+
+
+@pytest.fixture
+def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
+    """Ask about a PDF from the command line; the record that is printed, and what is stored behind it."""
+    (tmp_path / "invoice.pdf").write_bytes(pdf(["Invoice number: 4711", "Total due: 1,575.00"]))
+    build("embedded", tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    url = f"sqlite:///{tmp_path}/exhibit.db"
+    monkeypatch.setenv("EXHIBIT_DB_URL", url)
+
+    def run(**settings: str) -> tuple[dict[str, Any], AnswerTrace]:
+        changes = [item for key, value in settings.items() for item in ("--set", f"{key}={value}")]
+        arguments = ["run", "invoice.pdf", "-q", "What is the total?", "--method", "spot-e", "--model", "model", "--json"]
+        assert main([*arguments, "--dpi", "60", *changes]) == 0
+        record = json.loads(capsys.readouterr().out)
+        with Store.open(url) as store:
+            return record, store.answer_trace(record["answer_id"])
+
+    return run
+
+
+def test_an_answer_goes_into_the_store_and_its_masks_evidence_and_picture_come_out(
+    ask: Ask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record, trace = ask(**SMALL)
+    assert (record["status"], record["error"]) == ("answered", None)
+    provenance = record["provenance"]
+    assert (provenance["method"], provenance["preset"]) == ("spot-e", "document")
+    assert provenance["config_sha256"] == method_config("spot-e", "embedded", None, SMALL).sha256
+    # The initial mask, the best of each update, the choice.
+    assert [step["stop_reason"] for step in record["steps"]] == [None, None, None, "rounds"]
+    # The untouched page read and scored, the eye's five views, two updates of three masks and two more, answer and refusal.
+    assert record["usage"]["forward_passes"] == 2 + 5 + 8 + 2
+    assert record["usage"]["backward_passes"] == 5
+    assert record["signals"]["gradient_norm"] > 0
+
+    (page,) = trace.pages
+    for step in page.steps:
+        (drawn,) = step.maps
+        assert drawn.values.shape == (8, 8)
+        assert 0 <= drawn.values.min() < drawn.values.max() <= 1
+        assert (drawn.grid.x1, drawn.grid.y1) == (page.width, page.height)
+        boxes, sums = zip(*bright_places(drawn)[:2], strict=True)
+        assert tuple(region.box.xyxy for region in step.regions) == boxes
+        assert tuple(region.saliency for region in step.regions) == pytest.approx(sums)
+    shown = [list(region.box.xyxy) for region in page.steps[-1].regions]
+    assert [piece["box_px"] for piece in record["evidence"]] == shown
+    assert [list(piece.box_px.xyxy) for piece in page.evidence] == shown
+
+    assert main(["evidence", "--format", "jsonl"]) == 0
+    listed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(piece["answer_id"], piece["box_px"]) for piece in listed] == [(record["answer_id"], box) for box in shown]
+    assert main(["show", record["answer_id"], "-o", "why.png"]) == 0
+    with Image.open("why.png") as picture:
+        assert picture.width > page.width
+    assert main(["audit"]) == 0
+
+
+def bright_places(drawn: StoredMap) -> list[tuple[tuple[int, int, int, int], float]]:
+    """Boxes, in whole pixels, around neighbouring cells of half the largest value at least; the largest sum first."""
+    places, count = ndimage.label(drawn.values >= drawn.values.max() / 2, np.ones((3, 3)))
+    width, height = drawn.grid.cell_width, drawn.grid.cell_height
+    found = []
+    for place, (rows, cols) in enumerate(ndimage.find_objects(places, count), start=1):
+        start, end = (cols.start * width, rows.start * height), (cols.stop * width, rows.stop * height)
+        box = *map(math.floor, start), *map(math.ceil, end)
+        found.append((box, float(drawn.values[places == place].sum())))
+    return sorted(found, key=lambda pair: -pair[1])
+
+
+def test_an_answer_from_the_untouched_page_is_stored_with_its_masks_and_without_evidence(
+    ask: Ask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No mask is worth a thousand nats."""
+    record, trace = ask(**SMALL, do_no_harm="true", noise_floor="1000")
+    assert (record["status"], record["evidence"]) == ("answered", [])
+    (page,) = trace.pages
+    assert page.evidence == ()
+    assert [len(step.maps) for step in page.steps] == [1, 1, 1, 1]
+    assert page.steps[-1].stop_reason is StopReason.NO_GAIN
+    assert main(["show", record["answer_id"], "-o", "why.png"]) == 2
+    assert "has no evidence to draw" in capsys.readouterr().err
+    assert main(["audit"]) == 0

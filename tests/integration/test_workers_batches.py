@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -11,10 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config import MethodConfig
+from pipeline.errors import UsageError
+from pipeline.presets import METHODS, method_config
 from pipeline.records import Failure
 from pipeline.store import Store
 from pipeline.store.operations import Operations
-from tests.acceptance.conftest import command, environment
+from tests.acceptance.conftest import Exhibit, command, environment
 from tests.documents import pdf
 from tests.servers import Redis, free_port
 from tests.stores import DATE, TOTAL, batch, document, pages_of, work_off
@@ -97,6 +101,47 @@ def test_submit_without_redis_stores_the_batch_and_its_wakeup(exhibit, model: st
     assert exhibit("cancel", first.stdout.strip()).stdout == ""
     assert "finished" in exhibit("status", first.stdout.strip(), "--json").stdout
     assert "1 jobs wait again" in exhibit("retry", first.stdout.strip(), "--redis", NOWHERE).stderr
+
+
+@pytest.mark.parametrize(
+    ("method", "preset", "settings"),
+    [
+        ("vicrop", "official", {"variant": "grad-att", "block": "1"}),
+        ("zoom-eye", None, {"depth": "2"}),
+        ("spot-e", None, {"steps": "2", "eye": "vlm"}),
+    ],
+)
+def test_a_batch_is_stored_with_its_methods_whole_configuration(
+    exhibit: Exhibit, model: str, tmp_path: Path, method: str, preset: str | None, settings: dict[str, str]
+) -> None:
+    """What a worker will be handed is what the names on the command line stand for, for this model's family."""
+    named = ["--preset", preset] if preset else []
+    changes = [item for key, value in settings.items() for item in ("--set", f"{key}={value}")]
+    arguments = ("submit", "invoice.pdf", "-q", "What is the number?", "--model", model, "--redis", NOWHERE)
+    batch_id = exhibit(*arguments, "--method", method, *named, *changes).stdout.strip()
+    expected = method_config(method, "embedded", preset, settings)
+    with Store.open(f"sqlite:///{tmp_path / 'exhibit.db'}") as store:
+        (listed,) = store.batches()
+        unit = store.claim("w")
+    assert unit is not None
+    assert listed.batch_id == batch_id
+    assert unit.setup == listed.setup
+    assert (unit.setup.method, unit.setup.preset) == (method, preset or "document")
+    assert MethodConfig.from_dict(unit.setup.config) == expected
+    assert unit.setup.config_sha256 == expected.sha256
+
+
+def test_an_unknown_method_is_told_with_the_nearest_known_one_first(exhibit: Exhibit, model: str, tmp_path: Path) -> None:
+    """Nothing is stored, and the exit code is that of wrong usage."""
+    asked = ("submit", "invoice.pdf", "-q", "What is the number?", "--model", model, "--redis", NOWHERE)
+    done = exhibit(*asked, "--method", "spot", code=UsageError.exit_code)
+    found = re.search(r"unknown method 'spot'; known: (.+)", done.stderr)
+    assert found is not None
+    known = found[1].split(", ")
+    assert known[0] == "spot-e"
+    assert sorted(known) == sorted(METHODS)
+    assert done.stdout == ""
+    assert not (tmp_path / "exhibit.db").exists()
 
 
 def test_commands_that_cannot_work_say_why(exhibit):
