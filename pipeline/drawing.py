@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import textwrap
 from collections.abc import Callable, Sequence
@@ -143,9 +144,18 @@ def _step_picture(page: Image.Image, step: DrawnStep, under: Callable[..., Image
     return picture
 
 
+@functools.cache
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Debian's poppler brings DejaVu along; Pillow's own typeface, which is always there, lacks the pound sign even."""
+    try:
+        return ImageFont.truetype("DejaVuSans.ttf", size)
+    except OSError:
+        return ImageFont.load_default(size)
+
+
 def _text(lines: Sequence[str], size: int) -> Image.Image:
-    font = ImageFont.load_default(size)
-    width = max(int(STRIP_WIDTH_PX / (size * 0.52)), 10)
+    font = _font(size)
+    width = max(int(STRIP_WIDTH_PX / font.getlength("n")), 10)
     wrapped = [piece for line in lines for piece in (textwrap.wrap(line, width) or [""])]
     picture = Image.new("RGB", (STRIP_WIDTH_PX, len(wrapped) * int(size * 1.35) + 4), PAPER)
     ImageDraw.Draw(picture).multiline_text((0, 0), "\n".join(wrapped), fill=INK, font=font, spacing=size * 0.2)
@@ -153,7 +163,7 @@ def _text(lines: Sequence[str], size: int) -> Image.Image:
 
 
 def _label(pen: ImageDraw.ImageDraw, corner: tuple[float, float], caption: str, colour: tuple[int, int, int]) -> None:
-    font = ImageFont.load_default(16)
+    font = _font(16)
     x0, y0, x1, y1 = pen.textbbox((0, 0), caption, font=font)
     width, height = x1 - x0 + 8, y1 - y0 + 8
     x, y = corner[0], max(corner[1] - height, 0)
