@@ -17,6 +17,7 @@ job (`pipeline.evaluation.jobs`); a control, which knows the truth or what anoth
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import random
@@ -315,7 +316,8 @@ def tile_boxes(vlm: Vlm, page: Page, shown: Shown) -> tuple[Box, ...]:
 
 def _grids(page: Box) -> list[tuple[Box, ...]]:
     """Grids of nearly square tiles, those of few tiles first."""
-    grids = [_grid(page, cols, rows) for cols in range(1, MAX_TILES + 1) for rows in range(1, MAX_TILES // cols + 1)]
+    shapes = itertools.product(range(1, min(MAX_TILES, page.width) + 1), range(1, min(MAX_TILES, page.height) + 1))
+    grids = [_grid(page, cols, rows) for cols, rows in shapes if cols * rows <= MAX_TILES]
     square = [boxes for boxes in grids if len(boxes) > 1 and 0.5 <= boxes[0].width / boxes[0].height <= 2]
     # A strip has no such grid and is cut in two.
     return sorted(square, key=len) or [_grid(page, 2, 1) if page.width > page.height else _grid(page, 1, 2)]

@@ -344,7 +344,15 @@ class TestRun:
 
     @pytest.mark.parametrize(
         ("size", "crops", "tiles"),
-        [((96, 128), 0, 2), ((96, 128), 1, 2), ((96, 128), 2, 4), ((96, 128), 20, 12), ((128, 96), 2, 4), ((300, 20), 2, 8)],
+        [
+            ((96, 128), 0, 2),
+            ((96, 128), 1, 2),
+            ((96, 128), 2, 4),
+            ((96, 128), 20, 12),
+            ((128, 96), 2, 4),
+            ((300, 20), 2, 8),
+            ((40, 3), 1, 2),
+        ],
     )
     def test_the_coarsest_grid_that_reaches_the_budget(self, size: tuple[int, int], crops: int, tiles: int) -> None:
         vlm, page = ToyVlm(layout="square"), make_page(drawing(1).resize(size))
