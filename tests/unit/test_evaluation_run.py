@@ -351,7 +351,8 @@ class TestRun:
             ((96, 128), 20, 12),
             ((128, 96), 2, 4),
             ((300, 20), 2, 8),
-            ((40, 3), 1, 2),
+            ((40, 3), 1, 7),
+            ((90, 1), 1, 2),
         ],
     )
     def test_the_coarsest_grid_that_reaches_the_budget(self, size: tuple[int, int], crops: int, tiles: int) -> None:
