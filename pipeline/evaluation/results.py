@@ -101,15 +101,17 @@ class Result:
         return self.benchmark, self.disturbance, self.weights, self.dtype, self.config, self.example
 
     def to_json(self) -> str:
-        """As one line; numbers to six digits, and nothing of what is empty: thousands of lines are committed."""
+        """As one line; numbers to six digits, and nothing of what is empty or as usual: thousands of lines are committed."""
         parts = asdict(self) | {name: [box.xyxy for box in getattr(self, name)] for name in _BOXES}
-        told = {name: part for name, part in parts.items() if name not in _EMPTY or part != _EMPTY[name]}
+        usual = _EMPTY | {"unit": self.example}
+        told = {name: part for name, part in parts.items() if name not in usual or part != usual[name]}
         return json.dumps(_rounded(told), ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, line: str) -> Self:
         """The inverse of `to_json`."""
         parts: dict[str, Any] = _EMPTY | json.loads(line)
+        parts.setdefault("unit", parts["example"])
         parts |= {name: tuple(Box(*box) for box in parts[name]) for name in _BOXES}
         parts["page_wh"] = parts["page_wh"] and tuple(parts["page_wh"])
         parts["usage"] = Usage(**parts["usage"])

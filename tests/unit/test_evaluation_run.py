@@ -512,7 +512,9 @@ class TestRun:
         assert (
             Result.from_json(json.dumps({"failure": None, **json.loads(result.to_json())})) == again
         )  # as it was written before
-        assert '"failure"' not in result.to_json()
+        assert not {"failure", "disturbance", "unit"} & json.loads(result.to_json()).keys()
+        turned = replace(result, unit="of several", disturbance="noise-1")
+        assert Result.from_json(turned.to_json()) == replace(again, unit="of several", disturbance="noise-1")
         assert again.regions == result.regions
         assert again.usage.backward_passes == result.usage.backward_passes
         assert again.certainty == pytest.approx(result.certainty, rel=1e-5)
