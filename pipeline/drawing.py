@@ -76,7 +76,7 @@ def draw_page(page: Image.Image, boxes: Sequence[tuple[Box, str]]) -> Image.Imag
 
 def heat(page: Image.Image, maps: Sequence[StoredMap], size: tuple[int, int]) -> Image.Image:
     """Lay maps over a page: the more saliency per area, the redder. All maps of a call share one scale."""
-    picture = page.convert("L").resize(size, Image.Resampling.LANCZOS).convert("RGB")
+    picture = _grey(page, size)
     density = np.zeros((size[1], size[0]))
     for drawn in maps:
         _add_density(density, drawn, (size[0] / page.width, size[1] / page.height))
@@ -91,12 +91,16 @@ def heat(page: Image.Image, maps: Sequence[StoredMap], size: tuple[int, int]) ->
 
 def lit(page: Image.Image, maps: Sequence[StoredMap], size: tuple[int, int]) -> Image.Image:
     """The page under a mask in [0, 1]: white paper where it is 1, yellowish dusk where it is 0."""
-    picture = page.convert("L").resize(size, Image.Resampling.LANCZOS).convert("RGB")
+    picture = _grey(page, size)
     if not maps:
         return picture
     mask = Image.fromarray(np.rint(maps[0].values * 255).astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
     dusk = Image.blend(picture, Image.new("RGB", size, (96, 84, 40)), 0.75)
     return Image.composite(picture, dusk, mask)
+
+
+def _grey(page: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return page.convert("L").resize(size, Image.Resampling.LANCZOS).convert("RGB")
 
 
 def _add_density(density: np.ndarray, drawn: StoredMap, scale: tuple[float, float]) -> None:

@@ -214,7 +214,7 @@ class _Controlled:
     def answers(self, examples: Sequence[Example]) -> Iterator[Answer]:
         for example in examples:
             # The search for a grid is measuring's cost, not the arm's.
-            boxes = tile_boxes(self.vlm, self.page.view.page, self.reference(example)) if self.tiled else ()
+            boxes = tile_boxes(self.vlm, self.page, self.reference(example)) if self.tiled else ()
             started, before = time.perf_counter(), self.vlm.usage
 
             def spent(started: float = started, before: Usage = before) -> Usage:
@@ -290,7 +290,7 @@ class _Controlled:
         return self.tiles[boxes]
 
 
-def tile_boxes(vlm: Vlm, page: Page, shown: Shown) -> tuple[Box, ...]:
+def tile_boxes(vlm: Vlm, whole: EncodedPage, shown: Shown) -> tuple[Box, ...]:
     """The coarsest grid of tiles that takes at least as many visual tokens as the page and the crops that were shown.
 
     Tokens are counted on this page. A page that was all there was to see becomes two tiles, and the last step to the budget
@@ -299,16 +299,16 @@ def tile_boxes(vlm: Vlm, page: Page, shown: Shown) -> tuple[Box, ...]:
     Returns:
         2 to `MAX_TILES` tiles, none more than twice as long as wide; of grids that all take too few, that with the most.
     """
+    page = whole.view.page
 
-    def count(boxes: Sequence[Box], *, crops: bool) -> int:
-        found = vlm.encode([View(page, box).image for box in boxes], crops=crops) if boxes else []
+    def count(boxes: Sequence[Box]) -> int:
+        found = vlm.encode([View(page, box).image for box in boxes], crops=True) if boxes else []
         return sum(tokens.count for tokens in found)
 
-    crops = [box.clip(page.width, page.height) for box in shown.boxes]
-    budget = count([page.box], crops=False) + count(crops, crops=True)
+    budget = whole.tokens.count + count([box.clip(page.width, page.height) for box in shown.boxes])
     taken: dict[tuple[Box, ...], int] = {}
     for grid in _grids(page.box):
-        taken[grid] = count(grid, crops=True)
+        taken[grid] = count(grid)
         if taken[grid] >= budget:
             return grid
     return max(taken, key=lambda grid: taken[grid])

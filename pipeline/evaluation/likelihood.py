@@ -60,10 +60,9 @@ def _shown(
 ) -> tuple[Answer, tuple[VisualTokens, ...]]:
     """An arm's answer; the page and the crops behind it, or the page's tiles."""
     (found,) = answer_examples(vlm, page, [example], arm, reference)
+    whole = vlm.encode([scaled(page, arm.long_side_px).image])
+    boxes = tuple(evidence.box for evidence in found.evidence)
     if arm.control == "plain-tiles":
-        whole, boxes = [], tile_boxes(vlm, page, reference(example))
-    else:
-        whole = vlm.encode([scaled(page, arm.long_side_px).image])
-        boxes = tuple(evidence.box for evidence in found.evidence)
+        boxes, whole = tile_boxes(vlm, EncodedPage(View.whole(page), whole[0]), reference(example)), []
     crops = vlm.encode([View(page, box).image for box in boxes], crops=True) if boxes else []
     return found, (*whole, *crops)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,15 +10,6 @@ from pipeline.vlms.catalogue import VLMS
 from tests.stores import engine_url, postgres, redis, sql, store, store_url
 
 __all__ = ["engine_url", "postgres", "redis", "sql", "store", "store_url"]
-
-
-@pytest.fixture(scope="module")
-def thread() -> Iterator[None]:
-    """Torch on one thread: tiny matrices are faster on one core than shared over many."""
-    from tests.fakes import one_thread
-
-    with one_thread():
-        yield
 
 
 @pytest.fixture(scope="module", params=VLMS)

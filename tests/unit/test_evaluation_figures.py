@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
@@ -16,7 +16,7 @@ from pipeline.evaluation.figures import Studio, figure
 from pipeline.evaluation.results import DIGITS, Result
 from pipeline.evaluation.selection import Wanted, select
 from pipeline.geometry import Box
-from tests.fakes import ToyVlm, one_thread
+from tests.fakes import ToyVlm
 from tests.official_folders import picture
 from tests.unit.test_evaluation_tables import result
 
@@ -30,10 +30,7 @@ FIRST = [0, 1, 2]
 UNCHOSEN = "The first questions of different tasks, not chosen by results."
 
 
-@pytest.fixture(scope="module", autouse=True)
-def thread() -> Iterator[None]:
-    with one_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("thread")
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ from pipeline.store import Store
 from pipeline.vlms.base import VisualTokens
 from pipeline.vlms.catalogue import ModelFolder
 from pipeline.work import Worker
-from tests.fakes import ToyVlm, make_page
+from tests.fakes import ToyVlm, encoded, make_page
 from tests.official_folders import build
 
 TRUTH = (30, 40, 60, 50)
@@ -357,7 +357,7 @@ class TestRun:
     )
     def test_the_coarsest_grid_that_reaches_the_budget(self, size: tuple[int, int], crops: int, tiles: int) -> None:
         vlm, page = ToyVlm(layout="square"), make_page(drawing(1).resize(size))
-        boxes = tile_boxes(vlm, page, Shown((Box(1, 1, 40, 15),) * crops))
+        boxes = tile_boxes(vlm, encoded(vlm, page), Shown((Box(1, 1, 40, 15),) * crops))
         assert len(boxes) == tiles
         assert sum(box.area for box in boxes) == page.box.area
         budget = 49 + 81 * crops

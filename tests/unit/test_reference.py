@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from pipeline.records import Box, Page, StopReason
 from pipeline.vlms.base import Prompt
 from pipeline.zoom import Grounded, zoom
 from tests import reference
-from tests.fakes import END, ToyVlm, encoded, one_thread, random_page
+from tests.fakes import END, ToyVlm, encoded, random_page
 from tests.reference import Found, Rules
 
 GROUPS, CASES_PER_GROUP = 21, 10
@@ -51,10 +51,7 @@ class ToyModel:
         return self.vlm.distribution(Prompt(tuple(shown), text), states, leaf=leaf, layer=layer, forced=forced)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("thread")
 
 
 BASES = {

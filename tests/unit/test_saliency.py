@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from pipeline.records import View
 from pipeline.saliency import Gaze, entropy_saliency, merge_layers, objective
 from pipeline.vlms.base import Prompt, Reading, TokenLayer
 from tests import reference
-from tests.fakes import END, ScriptedVlm, ToyVlm, coordinate_page, one_thread, random_page
+from tests.fakes import END, ScriptedVlm, ToyVlm, coordinate_page, random_page
 from tests.reference import Rules
 
 PAGE = random_page(60, 42, seed=4)
@@ -35,10 +35,7 @@ OBJECTIVES = [
 ]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("thread")
 
 
 def look(vlm: Any, config: SaliencyConfig, boxes: Sequence[Box] = (PAGE.box,)) -> Gaze:

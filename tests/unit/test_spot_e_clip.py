@@ -26,7 +26,7 @@ from pipeline.methods.spot_e.eye_clip import ClipEye, ClipTower, key_words, load
 from pipeline.methods.spot_e.method import SpotE
 from pipeline.presets import method_config
 from pipeline.records import Question, Usage
-from tests.fakes import encoded, one_thread
+from tests.fakes import encoded
 from tests.spotlights import LitVlm, grey_page
 from tests.tiny_models import build_clip, noise
 
@@ -34,10 +34,7 @@ TOTAL = Question("total", "What is the total amount due on the invoice?")
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("thread")
 
 
 @pytest.fixture(scope="module")
