@@ -168,7 +168,8 @@ def _make_many(part: Part, quality: Quality, number: int) -> Made:
         asked = ask_among(pages, index, Asker(pages[index], rng, "held-out"))
         if asked is not None:
             records.append(_record(part, MANY_PAGES, quality, document, index + 1, asked, scans[index]))
-    return Made(document, _pdf_file([scanned.image for scanned in scans], quality), tuple(records))
+    jpeg = 95 if quality == "clean" else SCANNERS[quality].jpeg
+    return Made(document, pdf_file([scanned.image for scanned in scans], jpeg), tuple(records))
 
 
 def _record(part: Part, task: str, quality: Quality, document: str, page: int, asked: Asked, scanned: Scan) -> Record:
@@ -197,9 +198,13 @@ def _image_file(image: Image.Image, quality: Quality) -> bytes:
     return file.getvalue()
 
 
-def _pdf_file(images: Sequence[Image.Image], quality: Quality) -> bytes:
-    """Pages of their own size at the raster's resolution, so that a pixel of the scan is a pixel of the raster."""
-    jpeg = 95 if quality == "clean" else SCANNERS[quality].jpeg
+def pdf_file(images: Sequence[Image.Image], jpeg: int) -> bytes:
+    """Pages of their own size at the raster's resolution, so that a pixel of the scan is a pixel of the raster.
+
+    Args:
+        images: One a page.
+        jpeg: Quality of their JPEG.
+    """
     file = io.BytesIO()
     first, *others = images
     first.save(

@@ -1,10 +1,11 @@
-"""Three qualities of a page: as printed, and as two scanners would have it."""
+"""Three qualities of a page, as printed and as two scanners would have it, and the same sheet photographed."""
 
 from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import numpy as np
@@ -46,28 +47,32 @@ SCANNERS: dict[Quality, Scanner] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scan:
-    """A page as scanned, and where its paper went.
+    """A page as scanned or photographed, and where its paper went.
 
     Attributes:
         image: Grey.
-        angle_deg: Counter-clockwise turn around the middle.
+        homography: [3, 3], takes pixels of the paper (x, y, 1) to those of the image.
     """
 
     image: Image.Image
-    angle_deg: float = 0.0
+    homography: np.ndarray = field(default_factory=lambda: np.eye(3))
 
     def box(self, box: PaperBox) -> Box:
-        """The upright box, in whole pixels of the scan, around a box of the paper."""
-        width, height = self.image.size
-        turn = math.radians(self.angle_deg)
+        """The upright box, in whole pixels of the image, around a box of the paper."""
         x0, y0, x1, y1 = box
-        corners = [(x - width / 2, y - height / 2) for x in (x0, x1) for y in (y0, y1)]
-        xs = [x * math.cos(turn) + y * math.sin(turn) + width / 2 for x, y in corners]
-        ys = [y * math.cos(turn) - x * math.sin(turn) + height / 2 for x, y in corners]
-        left, top = math.floor(min(xs)), math.floor(min(ys))
-        return Box(left, top, max(math.ceil(max(xs)), left + 1), max(math.ceil(max(ys)), top + 1)).clip(width, height)
+        corners = np.array([(x, y, 1) for x in (x0, x1) for y in (y0, y1)])
+        x, y, scale = self.homography @ corners.T
+        (left, right), (top, bottom) = ((math.floor(a.min()), math.ceil(a.max())) for a in (x / scale, y / scale))
+        return Box(left, top, max(right, left + 1), max(bottom, top + 1)).clip(*self.image.size)
+
+
+def turn(size: tuple[int, int], angle_deg: float) -> np.ndarray:
+    """The homography [3, 3] of a turn around the middle, counter-clockwise."""
+    (x, y), angle = (side / 2 for side in size), math.radians(angle_deg)
+    cos, sin = math.cos(angle), math.sin(angle)
+    return np.array([[cos, sin, x - cos * x - sin * y], [-sin, cos, y + sin * x - cos * y], [0, 0, 1]])
 
 
 def scan(paper: Image.Image, quality: Quality, rng: random.Random) -> Scan:
@@ -84,9 +89,57 @@ def scan(paper: Image.Image, quality: Quality, rng: random.Random) -> Scan:
         reverse = np.asarray(ImageOps.mirror(turned).filter(ImageFilter.GaussianBlur(2)), np.float32)
         grey -= (255 - reverse) * rng.uniform(*scanner.bleed)
     grey *= _light(grey.shape[0], grey.shape[1], rng.uniform(*scanner.shade), rng.uniform(0, 2 * math.pi))
+    return Scan(_noisy(grey, scanner.noise, rng), turn(paper.size, angle))
+
+
+TABLE = (60, 140)
+"""Grey levels of what a photographed sheet lies on."""
+RIM, LEAN = (0.01, 0.04), 0.025
+"""Of the picture's sides: how much of them the table keeps at the sheet's edges; how much further a corner may be away."""
+HAND_PX, SENSOR_NOISE = (0.5, 1.1), (2.0, 6.0)
+"""Blur of a hand-held camera; standard deviation of its noise, in grey levels of 255."""
+LAMP, SHADOW = (0.1, 0.35), (0.05, 0.25)
+"""Loss of light at the far side, and in the shadow of who holds the camera."""
+
+
+def photograph(paper: Image.Image, rng: random.Random) -> Scan:
+    """Take a picture of a page with a telephone held over it: as large as the page, the sheet seen aslant on a table."""
+    width, height = paper.size
+    rim = rng.uniform(*RIM)
+    seen = [
+        (abs(x - (rim + rng.uniform(0, LEAN))) * width, abs(y - (rim + rng.uniform(0, LEAN))) * height)
+        for x, y in ((0, 0), (1, 0), (1, 1), (0, 1))
+    ]
+    homography = _homography([(0, 0), (width, 0), (width, height), (0, height)], seen)
+    back = np.linalg.inv(homography)
+    lain = paper.convert("L").transform(
+        paper.size,
+        Image.Transform.PERSPECTIVE,
+        (back / back[2, 2]).flatten()[:8].tolist(),
+        Image.Resampling.BICUBIC,
+        fillcolor=rng.randint(*TABLE),
+    )
+    grey = np.asarray(lain.filter(ImageFilter.GaussianBlur(rng.uniform(*HAND_PX))), np.float32)
+    grey = grey * _light(height, width, rng.uniform(*LAMP), rng.uniform(0, 2 * math.pi))
+    x, y = np.linspace(0, 1, width, dtype=np.float32)[None], np.linspace(0, 1, height, dtype=np.float32)[:, None]
+    away = np.hypot(x - rng.uniform(0, 1), y - rng.uniform(0.6, 1.2))
+    grey = grey * (1 - rng.uniform(*SHADOW) * np.exp(-((away / 0.4) ** 2)))
+    return Scan(_noisy(grey, SENSOR_NOISE, rng), homography)
+
+
+def _homography(paper: Sequence[tuple[float, float]], seen: Sequence[tuple[float, float]]) -> np.ndarray:
+    """The homography [3, 3] that takes four points of the paper to where they are seen."""
+    rows = []
+    for (x, y), (u, v) in zip(paper, seen, strict=True):
+        rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
+    solved = np.linalg.solve(np.array(rows), np.array(seen).flatten())
+    return np.append(solved, 1.0).reshape(3, 3)
+
+
+def _noisy(grey: np.ndarray, deviation: tuple[float, float], rng: random.Random) -> Image.Image:
+    """A picture of grey levels [height, width] with noise of a standard deviation drawn from a range."""
     noise = np.random.default_rng(rng.getrandbits(64)).standard_normal(grey.shape, np.float32)
-    grey += noise * rng.uniform(*scanner.noise)
-    return Scan(Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8)), angle)
+    return Image.fromarray(np.clip(np.rint(grey + noise * rng.uniform(*deviation)), 0, 255).astype(np.uint8))
 
 
 def _light(height: int, width: int, loss: float, towards: float) -> np.ndarray:

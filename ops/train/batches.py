@@ -400,6 +400,9 @@ def _starts(q: Question, views: list[View], kept: list[list[int]]) -> list[int]:
     if q.task == "count" and not q.copied:
         return []
     spans = q.evidence if q.task == "compare" and not q.copied else q.evidence[:1]
+    if q.task == "presence":
+        # Either tells that it is there; which of the two a question finds is the same circuit's choice as for its value.
+        spans += q.label[:1]
     found = []
     before = 0
     for view, cells in zip(views, kept, strict=True):

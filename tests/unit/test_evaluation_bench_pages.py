@@ -13,11 +13,12 @@ from PIL import Image
 
 from ops.bench_pages import build, foreign
 from ops.bench_pages.parts import PARTS, compose_page, faces_of, kinds_of
-from ops.bench_pages.scan import QUALITIES, Scan, scan
+from ops.bench_pages.scan import QUALITIES, Scan, photograph, scan, turn
 from ops.bench_pages.tasks import APART_PX, TASKS, TINY_X_HEIGHT_PX
 from ops.train.compose import DOCUMENTS, SHEET
 from ops.train.faces import families, is_held_out
 from pipeline.evaluation.pages import read_benchmark
+from pipeline.pages import PageSource, read_document
 from pipeline.vlms.embedded.processing import page_view_size
 
 
@@ -45,16 +46,18 @@ def test_the_same_seed_makes_the_same_bytes() -> None:
     assert one != build._make_single("validation", "poor", 4)
 
 
-@pytest.mark.parametrize("quality", QUALITIES)
-def test_true_boxes_follow_the_paper_through_the_scanner(quality: build.Quality) -> None:
+@pytest.mark.parametrize("look", foreign.LOOKS)
+def test_true_boxes_follow_the_paper_through_scanner_and_camera(look: foreign.Look) -> None:
     paper = Image.new("L", (600, 800), 255)
     mark = (400, 700, 440, 712)
     paper.paste(0, mark)
     for seed in range(3):
-        scanned = scan(paper, quality, random.Random(seed))
+        rng = random.Random(seed)
+        scanned = photograph(paper, rng) if look == "photograph" else scan(paper, look, rng)
         box = scanned.box(mark)
-        ink = 255 - np.asarray(scanned.image, float)
-        ink[ink < 0.4 * ink.max()] = 0
+        ink = 255 - np.asarray(scanned.image, float)[100:-40, 100:-40]  # without a photograph's table
+        ink = np.pad(ink, ((100, 40), (100, 40)))
+        ink[ink < 0.65 * ink.max()] = 0  # paper in the shade
         rows, cols = np.nonzero(ink)
         inside = (cols >= box.x0 - 2) & (cols < box.x1 + 2) & (rows >= box.y0 - 2) & (rows < box.y1 + 2)
         assert inside.mean() > 0.95  # blur and noise leave a little outside
@@ -63,7 +66,8 @@ def test_true_boxes_follow_the_paper_through_the_scanner(quality: build.Quality)
 
 def test_a_turned_box_is_the_upright_one_around_it() -> None:
     # A quarter turn counter-clockwise takes the right middle to the top middle.
-    assert Scan(Image.new("L", (100, 100)), 90.0).box((90, 40, 100, 60)).xyxy == pytest.approx((40, 0, 60, 10), abs=1)
+    image = Image.new("L", (100, 100))
+    assert Scan(image, turn(image.size, 90.0)).box((90, 40, 100, 60)).xyxy == pytest.approx((40, 0, 60, 10), abs=1)
 
 
 def made(make: object, part: build.Part = "test") -> list[build.Record]:
@@ -133,3 +137,26 @@ def test_documents_of_other_programs_take_the_benchmarks_form(tmp_path: Path) ->
         assert len(item.evidence) == item.answerable
         for truth in item.evidence:
             assert truth.box.x0 / 1700 == pytest.approx(answer["box"][0], abs=0.001)  # Letter at 200 dpi
+
+
+def test_documents_of_other_programs_can_be_photographed(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    name = "000-invoice-chromium.pdf"
+    shutil.copy(foreign.SOURCE / name, source)
+    expected = json.loads((foreign.SOURCE / "expected.json").read_text())
+    (source / "expected.json").write_text(json.dumps({name: expected[name]}))
+    shutil.copy(foreign.SOURCE / "questions.jsonl", source)
+    for look in ("clean", "photograph"):
+        foreign.convert(source, tmp_path / look, look)
+    printed, taken = (read_benchmark(tmp_path / look).items for look in ("clean", "photograph"))
+    assert [item.answers for item in taken] == [item.answers for item in printed]
+    assert {item.quality for item in taken} == {"photograph"}
+    for before, after in zip(printed, taken, strict=True):
+        for paper, seen in zip(before.evidence, after.evidence, strict=True):
+            assert seen.box != paper.box
+            assert abs(seen.box.x0 - paper.box.x0) < 0.07 * 1700
+    with PageSource(read_document(tmp_path / "photograph" / name), name) as taken_pages:
+        table = np.asarray(taken_pages.page(1).image.convert("L"))[:5, :5]
+        assert taken_pages.page(1).image.size == (1700, 2200)
+    assert table.mean() < 160

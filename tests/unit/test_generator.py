@@ -218,6 +218,19 @@ def test_what_is_not_there_has_no_place_be_it_asked_for_or_asked_after():
         assert (end in places) == (answer in ("no", NOT_FOUND))
 
 
+def test_what_is_there_is_known_by_its_label_or_by_its_value():
+    batch = Batches(1, replace(FIND, tasks=(("presence", 1.0),)), "train")[0]
+    assert isinstance(batch, Batch)
+    (group,) = batch.groups
+    begins = {(view, cell) for view, edge, cell, _ in group.edges.tolist() if edge == 0}
+    known = [
+        [(row, place) in begins for place in places] for row, _, answer, places in asked_and_places(batch) if answer == "yes"
+    ]
+    assert known
+    assert all(any(values) for values in known), "each value's first cell is one of the places"
+    assert any(not all(values) for values in known), "and so is the label's, where it is another cell"
+
+
 def test_every_answer_on_the_page_begins_in_a_cell_with_its_first_character():
     batch = Batches(1, FIND, "train")[0]
     assert isinstance(batch, Batch)
