@@ -159,6 +159,16 @@ class Scores:
             [not row.right for row in self.rows if row.result.text is not None and not row.result.not_found]
         )
 
+    @cached_property
+    def sure(self) -> list[Row]:
+        """Answers whose certainty is known, refusals apart, the surest first."""
+        given = [row for row in self.rows if row.result.certainty is not None and not row.result.not_found]
+        return sorted(given, key=lambda row: row.result.certainty or 0.0, reverse=True)
+
+    def certainties(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of `sure`: the mean log-probability of an answer's tokens, and whether it is right."""
+        return np.array([row.result.certainty for row in self.sure], float), np.array([row.right for row in self.sure], bool)
+
     def failures(self) -> int:
         """Questions that the method failed on."""
         return sum(row.result.failure is not None for row in self.rows)
@@ -297,7 +307,7 @@ Table = tuple[str, str, Cells, Sequence[Cells]]
 
 def tables(scores: Mapping[str, Scores]) -> list[Table]:
     """All tables of a report that have rows."""
-    found = [_answers(scores), _cost(scores), _places(scores), _official(scores)]
+    found = [_answers(scores), _cost(scores), _places(scores), _certainty(scores), _official(scores)]
     found += [
         _by(scores, "group", lambda row: row.result.group),
         _by(scores, "quality", lambda row: row.result.quality),
@@ -398,6 +408,32 @@ def _places(scores: Mapping[str, Scores]) -> Table:
         "%.\n\n"
     )
     return "Places", about, header, rows
+
+
+SUREST = (0.5, 0.25)
+"""Shares of the answers, the surest ones."""
+
+
+def _certainty(scores: Mapping[str, Scores]) -> Table:
+    header = ["arm", "n", "probability", "right", "calibration error", "AUROC"]
+    header += [name for share in SUREST for name in (f"from, surest {100 * share:.0f} %", "right")]
+    rows = []
+    for name, arm in scores.items():
+        certainty, right = arm.certainties()
+        if not len(right):
+            continue
+        kept = [max(1, round(share * len(right))) for share in SUREST]
+        surest = [cell for n in kept for cell in (number(certainty[n - 1]), interval(bootstrap_mean(list(right[:n]))))]
+        claimed = np.exp(certainty)
+        figures = [number(claimed.mean()), interval(bootstrap_mean(list(right)))]
+        figures += [number(metrics.calibration_error(claimed, right)), number(metrics.auroc(certainty, right))]
+        rows.append([name, str(len(right)), *figures, *surest])
+    about = (
+        "Answers given, refusals apart. probability: the mean over answers of that of their tokens, by geometric mean; "
+        "calibration error: its expected distance from the share that is right, ten bins; AUROC: how often the surer of a "
+        "right and a wrong answer is the right one; from: what `--min-certainty` leaves the surest part.\n\n"
+    )
+    return "Certainty", about, header, rows
 
 
 def _official(scores: Mapping[str, Scores]) -> Table:
@@ -501,6 +537,7 @@ def quantities(arm: Scores, plain: Scores | None) -> list[Quantity]:
         ("refusal precision", everyone, refusals.precision),
         ("refusal recall", everyone, refusals.recall),
         ("refusal F1", everyone, arm.refusal_f1()),
+        *_certainty_quantities(arm),
         ("failed", everyone, float(arm.failures())),
         ("hit@5%", located, arm.hits(LARGE)),
         ("hit@2%", located, arm.hits(SMALL)),
@@ -516,6 +553,14 @@ def quantities(arm: Scores, plain: Scores | None) -> list[Quantity]:
     ]
     found += [(f"mean {what}", everyone, arm.spent(what)) for what in COUNTERS]
     return found + [(f"official {name}", everyone, value) for name, value in arm.official.items()]
+
+
+def _certainty_quantities(arm: Scores) -> list[Quantity]:
+    certainty, right = arm.certainties()
+    return [
+        ("calibration error", len(right), metrics.calibration_error(np.exp(certainty), right)),
+        ("AUROC of certainty", len(right), metrics.auroc(certainty, right)),
+    ]
 
 
 def table(header: Cells, rows: Sequence[Cells]) -> str:

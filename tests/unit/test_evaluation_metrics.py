@@ -136,3 +136,19 @@ def test_resamples_where_the_statistic_is_undefined_are_left_out() -> None:
     assert found is not None
     assert found.value == pytest.approx(2 / 3)
     assert (found.low, found.high) == (0.0, 1.0)
+
+
+def test_calibration_error_by_hand() -> None:
+    # Bins (0.1, 0.2], (0.8, 0.9]: half the answers claim 0.2 and none is right, half 0.9 and all are.
+    assert metrics.calibration_error([0.2, 0.2, 0.9, 0.9], [False, False, True, True]) == pytest.approx(0.15)
+    assert metrics.calibration_error([0.0, 1.0], [False, True]) == 0.0
+    # Within a bin what is claimed too much makes up for what is claimed too little.
+    assert metrics.calibration_error([0.5, 0.45], [True, False]) == pytest.approx(0.025)
+    assert metrics.calibration_error([], []) is None
+
+
+def test_auroc_by_hand() -> None:
+    assert metrics.auroc([3, 2, 1], [True, True, False]) == 1.0
+    assert metrics.auroc([3, 2, 1], [False, True, True]) == 0.0
+    assert metrics.auroc([1, 1, 2, 0], [True, False, True, False]) == pytest.approx(3.5 / 4)
+    assert metrics.auroc([1, 2], [True, True]) is None

@@ -115,6 +115,20 @@ def test_places(scores: Scores) -> None:
     assert value(scores.right_given(hit=False)) == 0.0
 
 
+def test_certainty_is_measured_on_answers_that_were_given() -> None:
+    asked = [item(number, "ab") for number in range(4)]
+    texts = {"ab": -0.1, "xy": -2.0}
+    rows = [row(one, text, certainty=certainty) for one, (text, certainty) in zip(asked, [*texts.items()] * 2, strict=True)]
+    arm = Scores([*rows, row(item(9), None, certainty=-0.01)])
+    certainty, right = arm.certainties()
+    assert certainty.tolist() == [-0.1, -0.1, -2.0, -2.0]
+    assert right.tolist() == [True, True, False, False]
+    report = markdown({"a": arm})
+    line = next(part for part in report.split("### Certainty")[1].splitlines() if part.startswith("| a |"))
+    assert [cell.strip() for cell in line.split("|")[2:4]] == ["4", f"{(np.exp(-0.1) + np.exp(-2)) / 2:.2f}"]
+    assert "| 1.00 | -0.10 |" in line  # AUROC, and from where the surer half is
+
+
 def test_another_page_is_no_hit() -> None:
     assert not row(item(0, "total", page=2), "total", NEAR).hit(LARGE)
 
@@ -210,7 +224,7 @@ def test_each_dtype_is_compared_with_its_own_plain() -> None:
     asked = [item(number, "total") for number in range(2)]
     answers = {("plain", "float32"): "x", ("a", "float32"): "total", ("plain", "bfloat16"): "total", ("a", "bfloat16"): "x"}
     rows = [result(one, said, arm=arm, dtype=dtype) for one in asked for (arm, dtype), said in answers.items()]
-    text = markdown(score(rows, {"plain": "plain", "a": "a"}))
+    text = markdown(score(rows, {"plain": "plain", "a": "a"})).split("### Certainty")[0]
     lines = {line.split(" | ")[0]: line.split(" | ") for line in text.splitlines() if line.count(" | ") > 8}
     assert lines["| a (float32)"][5] == "2 : 0"
     assert lines["| a (bfloat16)"][5] == "0 : 2"

@@ -16,6 +16,7 @@ from pipeline.evaluation.metrics.boxes import (
     saliency_inside,
     union_area,
 )
+from pipeline.evaluation.metrics.certainty import auroc, calibration_error
 from pipeline.evaluation.metrics.choices import (
     LETTERS,
     likeliest,
@@ -55,10 +56,12 @@ __all__ = [
     "Interval",
     "anls",
     "any_hit",
+    "auroc",
     "best_iou",
     "bootstrap",
     "bootstrap_difference",
     "bootstrap_mean",
+    "calibration_error",
     "coverage",
     "covered_hit",
     "exact_match",
