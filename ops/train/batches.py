@@ -1,6 +1,7 @@
 """Batches: pages with their views and questions as tensors. A batch is decided by seed, stage and number alone."""
 
 import random
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -491,4 +492,22 @@ def stream(seed: int, stage: Stage, split: Split, first: int, workers: int) -> I
     data = Batches(seed, stage, split, first)
     if workers == 0:
         return (data[number] for number in range(len(data)))
-    return iter(DataLoader(data, batch_size=None, num_workers=workers, prefetch_factor=6, sampler=range(len(data))))
+    return iter(
+        DataLoader(
+            data,
+            batch_size=None,
+            num_workers=workers,
+            prefetch_factor=6,
+            sampler=range(len(data)),
+            worker_init_fn=_leave_ending_to_the_trainer,
+        )
+    )
+
+
+def _leave_ending_to_the_trainer(_: int) -> None:
+    """Ignore the signals that end a run.
+
+    They reach every process of its group, and the death of one that draws would end the run before it is saved.
+    """
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(ending, signal.SIG_IGN)

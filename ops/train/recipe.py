@@ -86,8 +86,9 @@ class Trainer:
         self.deadline = 0.0
 
     def train(self) -> None:
-        """Run the stages that are not over, until the clock or a termination signal stops them."""
-        signal.signal(signal.SIGTERM, self.stop)
+        """Run the stages that are not over, until the clock, SIGTERM or SIGINT stops them."""
+        for ending in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(ending, self.stop)
         for stage in self.run.stages:
             if stage.name not in self.state.passed and time.monotonic() < self.deadline and self.steps_left != 0:
                 with _in_part(self.model, signing_parts(self.model) if stage.trains == "match" else {}):

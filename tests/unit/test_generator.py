@@ -1,6 +1,11 @@
 """The document generator: its boxes are right, its stream is reproducible, its held-out part is apart."""
 
+import os
 import random
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -362,6 +367,33 @@ def test_training_starts_resumes_and_exports(tmp_path, monkeypatch):
     assert model.config.text_config.num_hidden_layers == 4
     report = evaluate(model, 1)
     assert set(report) > {"reader", "pages", "crops"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_processes_of_a_run_saves_it(tmp_path, ending):
+    """As a service manager or Ctrl-C sends it: to the trainer and to those that draw for it."""
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "ops.train", "--folder", str(folder), "--stages", "reader", "--nice", "0"]
+    with (tmp_path / "out").open("w") as out:
+        run = subprocess.Popen([*command, "--minutes", "5"], stdout=out, stderr=out, start_new_session=True)
+
+    def draws() -> bool:
+        of_group = subprocess.run(["pgrep", "-g", str(run.pid)], capture_output=True, text=True)
+        return folder.exists() and len(of_group.stdout.split()) > 1
+
+    try:
+        while not draws():
+            assert run.poll() is None, (tmp_path / "out").read_text()
+            time.sleep(0.2)
+        os.killpg(run.pid, ending)
+        assert run.wait(120) == 0, (tmp_path / "out").read_text()
+    finally:
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
+    stopped = restore(folder)
+    assert stopped is not None
+    assert stopped.steps["reader"] >= 1
 
 
 def test_the_cost_of_reading_counts_every_way_to_place_the_characters():
