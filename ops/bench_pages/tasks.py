@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from ops.train.document import Page, Span
 from ops.train.questions import Asker, Question
-from pipeline.vlms.embedded.processing import page_view_size
 
 PaperBox = tuple[float, float, float, float]
 DRAWS = 40
 """How often a page is asked for a question of a task before the next page's turn."""
 
-TINY_X_HEIGHT_PX = 4.0
-"""Lower case letters this high in the view of the whole page cannot be told apart there."""
+TINY_X_HEIGHT_PX, TINY_LONG_SIDE_PX = 4.0, 992
+"""Lower case letters this high in a view of the whole page that is this long cannot be told apart there. Whatever view a
+model takes, the questions stay the same."""
 LEGIBLE_X_HEIGHT_PX = 6.0
 """And on the raster they can."""
 APART_PX = 300
@@ -58,7 +58,7 @@ def places(page: Page, question: Question) -> list[tuple[Span, ...]]:
 
 def _is_tiny(page: Page, asked: Asked) -> bool:
     x_height = min(float(page.x_height[start:end].min()) for start, end in asked.question.evidence)
-    scale = page_view_size(page.width, page.height)[0] / page.width
+    scale = round(page.width * TINY_LONG_SIDE_PX / max(page.width, page.height)) / page.width
     return x_height * scale <= TINY_X_HEIGHT_PX and x_height >= LEGIBLE_X_HEIGHT_PX
 
 

@@ -18,7 +18,7 @@ from pipeline.vlms.embedded.configuration import (
     PLACE_WIDTH_PX,
     PLACES,
 )
-from pipeline.vlms.embedded.processing import crop_view_size, grid_size, page_view_size
+from pipeline.vlms.embedded.processing import PAGE_LONG_SIDE_PX, crop_view_size, grid_size, page_view_size
 
 LEGIBLE_X_HEIGHT_PX = 3.0
 """Below this a character is neither asked for nor taught."""
@@ -94,7 +94,7 @@ def view_of(page: Page, box: Box, width_px: int, height_px: int) -> View:
     return View(box, width_px, height_px, classes, cell_of, slot_of)
 
 
-PAGE_SCALE = 0.424
+PAGE_SCALE = PAGE_LONG_SIDE_PX / 2339
 """View pixels a raster pixel where a whole A4 page is shown."""
 
 
@@ -210,8 +210,8 @@ def reader_window(page: Page, rng: random.Random, height: int, width: int) -> Vi
 
     The window is centred near a character, so that few are empty.
     """
-    drawn = rng.uniform(0.29, 0.42), rng.uniform(0.38, 0.6), rng.uniform(0.5, 1.0), rng.uniform(0.7, 1.5)
-    scale = rng.choice((0.424, 0.424, *drawn))
+    drawn = rng.uniform(0.38, 0.56), rng.uniform(0.5, 0.8), rng.uniform(0.7, 1.0), rng.uniform(0.9, 1.5)
+    scale = rng.choice((PAGE_SCALE, PAGE_SCALE, *drawn))
     box_width, box_height = width / scale, height / scale
     centre = page.centre[rng.randrange(len(page.centre))]
     x0 = float(centre[0]) - rng.uniform(0.1, 0.9) * box_width

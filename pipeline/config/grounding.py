@@ -167,7 +167,7 @@ def document(family: str) -> GroundingConfig:
     """
     region = RegionConfig(sigma_rows=0.7, sigma_cols=0.7, margin_rows=1, margin_cols=1)
     if family == "embedded":
-        region = RegionConfig(sigma_rows=0.5, sigma_cols=1.0)
+        region = RegionConfig(sigma_rows=0.7, sigma_cols=1.5)
     return GroundingConfig(SaliencyConfig(), region, ZoomConfig(context="joint"))
 
 

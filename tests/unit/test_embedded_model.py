@@ -155,7 +155,7 @@ def test_pictures_and_arrays_give_the_same_pixels():
 @given(st.integers(8, 3000), st.integers(8, 3000))
 def test_view_sizes_keep_their_bounds(width, height):
     page, crop = page_view_size(width, height), crop_view_size(width, height)
-    assert max(page) <= 992
+    assert max(page) <= 1312
     assert page[0] <= width
     assert crop[0] <= 640
     assert crop[1] <= 480

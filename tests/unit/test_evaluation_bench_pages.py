@@ -14,12 +14,11 @@ from PIL import Image
 from ops.bench_pages import build, foreign
 from ops.bench_pages.parts import PARTS, compose_page, faces_of, kinds_of
 from ops.bench_pages.scan import QUALITIES, Scan, photograph, scan, turn
-from ops.bench_pages.tasks import APART_PX, TASKS, TINY_X_HEIGHT_PX
+from ops.bench_pages.tasks import APART_PX, TASKS, TINY_LONG_SIDE_PX, TINY_X_HEIGHT_PX
 from ops.train.compose import DOCUMENTS, SHEET
 from ops.train.faces import families, is_held_out
 from pipeline.evaluation.pages import read_benchmark
 from pipeline.pages import PageSource, read_document
-from pipeline.vlms.embedded.processing import page_view_size
 
 
 def test_parts_share_no_typeface_and_no_template_with_each_other_or_the_training() -> None:
@@ -78,7 +77,7 @@ def test_tiny_print_is_illegible_in_the_view_of_the_whole_page() -> None:
     assert made(build._make_large)
     pages = [compose_page("test", f"clean/large/{number}", SHEET) for number in range(3)]
     for page in pages:
-        assert page_view_size(page.width, page.height)[0] / page.width < 0.31
+        assert TINY_LONG_SIDE_PX / max(page.width, page.height) < 0.31
     assert min(page.x_height.min() for page in pages) < TINY_X_HEIGHT_PX / 0.3
 
 

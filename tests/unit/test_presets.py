@@ -29,7 +29,7 @@ OFFICIAL = "fe2a4421a42fa6a9c24d01651a938b4ff2661857652bb79283d3f7395e00245f"
 
 DIGESTS = {
     **{("document", family): "9a7fb44bdbef4cfab108308d54ade0a5f445c01b9dba23a085cdb9022ab11fe7" for family in FAMILIES},
-    ("document", "embedded"): "6c0a51a27856699cd7e8e5c54bb63fa44f0358fafb4d83d24b5f69edaff07e90",
+    ("document", "embedded"): "cd513c917da00f0c0c37d1072fa6425a7969ae23dd75b665cbd375edf30007d0",
     **{("paper", family): "63eec8298bedc237ab46dfa6defffdee1e3f0a4df534daafb1b47e1a74cfca2c" for family in FAMILIES},
     **{("official", family): OFFICIAL for family in ("embedded", "llava", "llava_next")},
     ("official", "internvl"): "20c0323b55616e9a3dd862f1760d3528cd81654548a725e8389aef27dfb3ca64",
@@ -129,7 +129,7 @@ def test_document_is_the_default_and_the_only_preset_that_leaves_room_for_not_fo
         SaliencyConfig(), RegionConfig(0.7, 0.7, margin_rows=1, margin_cols=1), ZoomConfig("joint")
     )
     embedded = method_config("entropy-gradient", "embedded")
-    assert embedded.search == GroundingConfig(SaliencyConfig(), RegionConfig(0.5, 1.0), ZoomConfig("joint"))
+    assert embedded.search == GroundingConfig(SaliencyConfig(), RegionConfig(0.7, 1.5), ZoomConfig("joint"))
     for preset in PRESETS["entropy-gradient"]:
         expected = "document" if preset == "document" else "paper"
         assert method_config("entropy-gradient", "llava", preset).answer.prompt == expected

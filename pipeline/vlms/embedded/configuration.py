@@ -6,7 +6,8 @@ from transformers import PretrainedConfig
 
 CELL_HEIGHT_PX = 16
 CELL_WIDTH_PX = 32
-"""A visual token is one cell: one line of 10-point print high at the page view's 85 dpi, five or six characters wide."""
+"""A visual token is one cell: a line of 7-point print high at the page view's 112 dpi, four or five characters of 10-point
+print wide."""
 
 PLACE_HEIGHT_PX = 8
 PLACE_WIDTH_PX = 4
