@@ -87,7 +87,7 @@ OFFICIAL_LLAVA = Rules(
 OFFICIAL_INTERNVL = replace(OFFICIAL_LLAVA, dispersion="mass", clamp="none", k=3)
 OFFICIAL_QWEN = replace(OFFICIAL_INTERNVL, sigma=(2.5, 2.5), half_maximum=True)
 DOCUMENT = Rules(sigma=(0.7, 0.7), margin=(1, 1), joint=True)
-DOCUMENT_EMBEDDED = Rules(sigma=(0.5, 1.0), joint=True)
+DOCUMENT_EMBEDDED = Rules(sigma=(0.7, 1.5), joint=True)
 
 
 @dataclass
