@@ -2,8 +2,8 @@
 
 `ops/foreign` made them; the training never sees them. Then: `exhibit eval pages --data .bench/foreign`, where a task is the
 program that wrote the document. True boxes come from the text layer and are turned into pixels of the raster here.
-`--look photograph` prints the same documents and photographs them, `--look fair` and `poor` scan them as the benchmark's
-pages are.
+`--look photograph` prints the same documents and photographs them (`--data .bench/foreign-photograph`), `--look fair` and
+`poor` scan them as the benchmark's pages are.
 """
 
 from __future__ import annotations
@@ -88,12 +88,16 @@ def main() -> None:
     """Parse the command line and convert."""
     parser = argparse.ArgumentParser(prog="python -m ops.bench_pages.foreign", description=__doc__)
     parser.add_argument("--source", type=Path, default=SOURCE, help=f"default: {SOURCE}")
-    parser.add_argument("--folder", type=Path, default=TARGET, help=f"replaced (default: {TARGET})")
+    parser.add_argument(
+        "--folder", type=Path, help=f"replaced (default: {TARGET}, with the look behind it if it is not clean)"
+    )
     parser.add_argument("--look", choices=LOOKS, default="clean", help="default: clean, the documents as they are")
     arguments = parser.parse_args()
-    convert(arguments.source, arguments.folder, arguments.look)
-    benchmark = read_benchmark(arguments.folder)
-    print(f"{arguments.folder}: {len(benchmark.items)} questions, {benchmark.sha256}")
+    behind = "" if arguments.look == "clean" else f"-{arguments.look}"
+    folder = arguments.folder or TARGET.with_name(TARGET.name + behind)
+    convert(arguments.source, folder, arguments.look)
+    benchmark = read_benchmark(folder)
+    print(f"{folder}: {len(benchmark.items)} questions, {benchmark.sha256}")
 
 
 if __name__ == "__main__":

@@ -402,7 +402,7 @@ def _starts(q: Question, views: list[View], kept: list[list[int]]) -> list[int]:
         return []
     spans = q.evidence if q.task == "compare" and not q.copied else q.evidence[:1]
     if q.task == "presence":
-        # Either tells that it is there; which of the two a question finds is the same circuit's choice as for its value.
+        # Either tells that it is there: the circuit that finds a field's value for other questions may do so here.
         spans += q.label[:1]
     found = []
     before = 0

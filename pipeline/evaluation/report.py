@@ -423,7 +423,7 @@ def _certainty(scores: Mapping[str, Scores]) -> Table:
         if not len(right):
             continue
         kept = [max(1, round(share * len(right))) for share in SUREST]
-        surest = [cell for n in kept for cell in (number(certainty[n - 1]), interval(bootstrap_mean(list(right[:n]))))]
+        surest = [cell for n in kept for cell in (number(certainty[n - 1], 3), interval(bootstrap_mean(list(right[:n]))))]
         claimed = np.exp(certainty)
         figures = [number(claimed.mean()), interval(bootstrap_mean(list(right)))]
         figures += [number(metrics.calibration_error(claimed, right)), number(metrics.auroc(certainty, right))]

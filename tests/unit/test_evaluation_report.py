@@ -126,7 +126,7 @@ def test_certainty_is_measured_on_answers_that_were_given() -> None:
     report = markdown({"a": arm})
     line = next(part for part in report.split("### Certainty")[1].splitlines() if part.startswith("| a |"))
     assert [cell.strip() for cell in line.split("|")[2:4]] == ["4", f"{(np.exp(-0.1) + np.exp(-2)) / 2:.2f}"]
-    assert "| 1.00 | -0.10 |" in line  # AUROC, and from where the surer half is
+    assert "| 1.00 | -0.100 |" in line  # AUROC, and from where the surer half is
 
 
 def test_another_page_is_no_hit() -> None:
