@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image
 
 from ops.bench_pages.parts import PARTS, Part, compose_page
-from ops.bench_pages.scan import QUALITIES, SCANNERS, Quality, Scan, scan
+from ops.bench_pages.scan import JPEG, QUALITIES, Look, Quality, Scan, scan
 from ops.bench_pages.tasks import MANY_PAGES, TASKS, Asked, ask_among
 from ops.train.compose import SHEET
 from ops.train.document import DPI, Page
@@ -168,8 +168,7 @@ def _make_many(part: Part, quality: Quality, number: int) -> Made:
         asked = ask_among(pages, index, Asker(pages[index], rng, "held-out"))
         if asked is not None:
             records.append(_record(part, MANY_PAGES, quality, document, index + 1, asked, scans[index]))
-    jpeg = 95 if quality == "clean" else SCANNERS[quality].jpeg
-    return Made(document, pdf_file([scanned.image for scanned in scans], jpeg), tuple(records))
+    return Made(document, pdf_file([scanned.image for scanned in scans], quality), tuple(records))
 
 
 def _record(part: Part, task: str, quality: Quality, document: str, page: int, asked: Asked, scanned: Scan) -> Record:
@@ -194,20 +193,22 @@ def _image_file(image: Image.Image, quality: Quality) -> bytes:
     if quality == "clean":
         image.save(file, "PNG", dpi=(DPI, DPI))
     else:
-        image.save(file, "JPEG", quality=SCANNERS[quality].jpeg, dpi=(DPI, DPI))
+        image.save(file, "JPEG", quality=JPEG[quality], dpi=(DPI, DPI))
     return file.getvalue()
 
 
-def pdf_file(images: Sequence[Image.Image], jpeg: int) -> bytes:
-    """Pages of their own size at the raster's resolution, so that a pixel of the scan is a pixel of the raster.
-
-    Args:
-        images: One a page.
-        jpeg: Quality of their JPEG.
-    """
+def pdf_file(images: Sequence[Image.Image], look: Look) -> bytes:
+    """Pages of their own size at the raster's resolution, so that a pixel of the scan is a pixel of the raster."""
     file = io.BytesIO()
     first, *others = images
     first.save(
-        file, "PDF", save_all=True, append_images=others, resolution=DPI, quality=jpeg, creationDate=EPOCH, modDate=EPOCH
+        file,
+        "PDF",
+        save_all=True,
+        append_images=others,
+        resolution=DPI,
+        quality=JPEG[look],
+        creationDate=EPOCH,
+        modDate=EPOCH,
     )
     return file.getvalue()

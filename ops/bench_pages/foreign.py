@@ -14,21 +14,16 @@ import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from ops.bench_pages.build import pdf_file
-from ops.bench_pages.scan import SCANNERS, Scan, photograph, scan
+from ops.bench_pages.scan import LOOKS, Look, Scan, scan
 from pipeline.evaluation.pages import QUESTIONS, read_benchmark
 from pipeline.geometry import UnitBox, from_unit
 from pipeline.pages import PageSource, read_document
 
 SOURCE = Path("ops/foreign/documents")
 TARGET = Path(".bench/foreign")
-
-
-Look = Literal["clean", "fair", "poor", "photograph"]
-LOOKS: tuple[Look, ...] = get_args(Look)
-PHOTOGRAPH_JPEG = 80
 
 
 def convert(source: Path, target: Path, look: Look = "clean") -> None:
@@ -44,8 +39,7 @@ def convert(source: Path, target: Path, look: Look = "clean") -> None:
         if look == "clean":
             shutil.copyfile(source / document, target / document)
         else:
-            jpeg = PHOTOGRAPH_JPEG if look == "photograph" else SCANNERS[look].jpeg
-            (target / document).write_bytes(pdf_file([page.image for page in pages.values()], jpeg))
+            (target / document).write_bytes(pdf_file([page.image for page in pages.values()], look))
         lines += list(_records(document, look, pages, questions, expected[document]))
     (target / QUESTIONS).write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
 
@@ -54,7 +48,7 @@ def _pages(path: Path, look: Look) -> dict[int, Scan]:
     rng = random.Random(f"foreign/{look}/{path.name}")
     with PageSource(read_document(path), path.name) as source:
         papers = {page.number: page.image.convert("L") for page in source.pages()}
-    return {n: photograph(p, rng) if look == "photograph" else scan(p, look, rng) for n, p in papers.items()}
+    return {number: scan(paper, look, rng) for number, paper in papers.items()}
 
 
 def _records(

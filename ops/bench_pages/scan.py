@@ -11,10 +11,15 @@ from typing import Literal, get_args
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
+from ops.train.document import project, seen_through
 from pipeline.geometry import Box
 
 Quality = Literal["clean", "fair", "poor"]
 QUALITIES: tuple[Quality, ...] = get_args(Quality)
+Look = Quality | Literal["photograph"]
+LOOKS: tuple[Look, ...] = (*QUALITIES, "photograph")
+JPEG: dict[Look, int] = {"clean": 95, "fair": 75, "poor": 50, "photograph": 80}
+"""Quality of the files; of a clean page where it is part of a PDF."""
 PaperBox = tuple[float, float, float, float]
 
 
@@ -29,7 +34,6 @@ class Scanner:
         ink: Share of the ink's blackness that is left.
         shade: Largest loss of light at one side of the page.
         bleed: Share of the reverse side's ink that shows.
-        jpeg: Quality of the file.
     """
 
     skew_deg: tuple[float, float]
@@ -38,12 +42,11 @@ class Scanner:
     ink: tuple[float, float]
     shade: tuple[float, float]
     bleed: tuple[float, float]
-    jpeg: int
 
 
 SCANNERS: dict[Quality, Scanner] = {
-    "fair": Scanner((0.1, 0.5), (0.4, 0.8), (3, 7), (0.75, 1.0), (0.0, 0.12), (0.0, 0.0), 75),
-    "poor": Scanner((0.4, 1.2), (0.8, 1.3), (8, 16), (0.55, 0.85), (0.08, 0.25), (0.04, 0.1), 50),
+    "fair": Scanner((0.1, 0.5), (0.4, 0.8), (3, 7), (0.75, 1.0), (0.0, 0.12), (0.0, 0.0)),
+    "poor": Scanner((0.4, 1.2), (0.8, 1.3), (8, 16), (0.55, 0.85), (0.08, 0.25), (0.04, 0.1)),
 }
 
 
@@ -62,9 +65,8 @@ class Scan:
     def box(self, box: PaperBox) -> Box:
         """The upright box, in whole pixels of the image, around a box of the paper."""
         x0, y0, x1, y1 = box
-        corners = np.array([(x, y, 1) for x in (x0, x1) for y in (y0, y1)])
-        x, y, scale = self.homography @ corners.T
-        (left, right), (top, bottom) = ((math.floor(a.min()), math.ceil(a.max())) for a in (x / scale, y / scale))
+        corners = project(self.homography, np.array([(x, y) for x in (x0, x1) for y in (y0, y1)], float))
+        (left, top), (right, bottom) = map(math.floor, corners.min(0)), map(math.ceil, corners.max(0))
         return Box(left, top, max(right, left + 1), max(bottom, top + 1)).clip(*self.image.size)
 
 
@@ -75,11 +77,13 @@ def turn(size: tuple[int, int], angle_deg: float) -> np.ndarray:
     return np.array([[cos, sin, x - cos * x - sin * y], [-sin, cos, y + sin * x - cos * y], [0, 0, 1]])
 
 
-def scan(paper: Image.Image, quality: Quality, rng: random.Random) -> Scan:
-    """Scan a page."""
-    if quality == "clean":
+def scan(paper: Image.Image, look: Look, rng: random.Random) -> Scan:
+    """Scan a page, or photograph it."""
+    if look == "clean":
         return Scan(paper)
-    scanner = SCANNERS[quality]
+    if look == "photograph":
+        return _photograph(paper, rng)
+    scanner = SCANNERS[look]
     angle = rng.uniform(*scanner.skew_deg) * rng.choice((-1, 1))
     ground = paper.getpixel((0, 0))
     turned = paper.rotate(angle, Image.Resampling.BILINEAR, fillcolor=ground)
@@ -102,7 +106,7 @@ LAMP, SHADOW = (0.1, 0.35), (0.05, 0.25)
 """Loss of light at the far side, and in the shadow of who holds the camera."""
 
 
-def photograph(paper: Image.Image, rng: random.Random) -> Scan:
+def _photograph(paper: Image.Image, rng: random.Random) -> Scan:
     """Take a picture of a page with a telephone held over it: as large as the page, the sheet seen aslant on a table."""
     width, height = paper.size
     rim = rng.uniform(*RIM)
@@ -112,13 +116,7 @@ def photograph(paper: Image.Image, rng: random.Random) -> Scan:
     ]
     homography = _homography([(0, 0), (width, 0), (width, height), (0, height)], seen)
     back = np.linalg.inv(homography)
-    lain = paper.convert("L").transform(
-        paper.size,
-        Image.Transform.PERSPECTIVE,
-        (back / back[2, 2]).flatten()[:8].tolist(),
-        Image.Resampling.BICUBIC,
-        fillcolor=rng.randint(*TABLE),
-    )
+    lain = seen_through(paper.convert("L"), paper.size, back, Image.Resampling.BICUBIC, rng.randint(*TABLE))
     grey = np.asarray(lain.filter(ImageFilter.GaussianBlur(rng.uniform(*HAND_PX))), np.float32)
     grey = grey * _light(height, width, rng.uniform(*LAMP), rng.uniform(0, 2 * math.pi))
     x, y = np.linspace(0, 1, width, dtype=np.float32)[None], np.linspace(0, 1, height, dtype=np.float32)[:, None]

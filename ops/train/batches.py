@@ -487,6 +487,10 @@ def _dim(picture: NDArray[np.uint8], rng: random.Random) -> NDArray[np.uint8]:
     return (picture * light).astype(np.uint8)
 
 
+ENDINGS = signal.SIGTERM, signal.SIGINT
+"""Signals that end a run."""
+
+
 def stream(seed: int, stage: Stage, split: Split, first: int, workers: int) -> Iterator[ReaderBatch | Batch]:
     """A stage's batches from number `first` on, drawn by worker processes; the same whatever their number."""
     data = Batches(seed, stage, split, first)
@@ -509,5 +513,5 @@ def _leave_ending_to_the_trainer(_: int) -> None:
 
     They reach every process of its group, and the death of one that draws would end the run before it is saved.
     """
-    for ending in (signal.SIGTERM, signal.SIGINT):
+    for ending in ENDINGS:
         signal.signal(ending, signal.SIG_IGN)

@@ -228,9 +228,9 @@ class Page:
         """
         self._bend = np.asarray(np.linalg.inv(matrix), np.float64)
         corners = self.ink[:, [[0, 1], [2, 1], [0, 3], [2, 3]]]
-        moved = _project(matrix, corners)
+        moved = project(matrix, corners)
         self.ink = np.concatenate([moved.min(1), moved.max(1)], axis=1).astype(np.float32)
-        self.centre = _project(matrix, self.centre).astype(np.float32)
+        self.centre = project(matrix, self.centre).astype(np.float32)
 
     def draw(self, window: Box | None = None) -> Image.Image:
         """Draw the page, or the part of it inside `window`, as a grey image of that part's size in raster pixels."""
@@ -240,16 +240,13 @@ class Page:
         if self._bend is None:
             return self._draw_flat(x0, y0, size)
         x1, y1 = x0 + size[0], y0 + size[1]
-        seen = _project(self._bend, np.array([[x0, y0], [x1, y0], [x0, y1], [x1, y1]], float))
+        seen = project(self._bend, np.array([[x0, y0], [x1, y0], [x0, y1], [x1, y1]], float))
         (fx0, fy0), (fx1, fy1) = np.floor(seen.min(0)).astype(int) - 2, np.ceil(seen.max(0)).astype(int) + 2
         flat = self._draw_flat(fx0, fy0, (int(fx1 - fx0), int(fy1 - fy0)))
         to_window, to_flat = np.eye(3), np.eye(3)
         to_window[:2, 2], to_flat[:2, 2] = (x0, y0), (-fx0, -fy0)
         back = to_flat @ self._bend @ to_window
-        coefficients = (back / back[2, 2]).flatten()[:8].tolist()
-        return flat.transform(
-            size, Image.Transform.PERSPECTIVE, coefficients, Image.Resampling.BILINEAR, fillcolor=self.paper
-        )
+        return seen_through(flat, size, back, Image.Resampling.BILINEAR, self.paper)
 
     def _draw_flat(self, x0: int, y0: int, size: tuple[int, int]) -> Image.Image:
         """Draw a part of the page as it was before it was warped."""
@@ -280,11 +277,27 @@ class Page:
         return image
 
 
-def _project(matrix: NDArray[np.float64], points: NDArray[np.floating]) -> NDArray[np.float64]:
+def project(matrix: NDArray[np.float64], points: NDArray[np.floating]) -> NDArray[np.float64]:
     """Points [..., 2] through a homography."""
     moved = np.concatenate([points, np.ones((*points.shape[:-1], 1))], axis=-1) @ matrix.T
     projected: NDArray[np.float64] = moved[..., :2] / moved[..., 2:]
     return projected
+
+
+def seen_through(
+    image: Image.Image, size: tuple[int, int], back: NDArray[np.float64], resampling: Image.Resampling, ground: int
+) -> Image.Image:
+    """An image as a homography shows it.
+
+    Args:
+        image: grey.
+        size: width and height of the result.
+        back: [3, 3], takes pixels of the result to those of `image`.
+        resampling: how pixels are mixed.
+        ground: grey level of what lies outside of `image`.
+    """
+    coefficients = (back / back[2, 2]).flatten()[:8].tolist()
+    return image.transform(size, Image.Transform.PERSPECTIVE, coefficients, resampling, fillcolor=ground)
 
 
 def _press(image: Image.Image, stamp: Stamp, x0: int, y0: int) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ops.train.batches import Batch, Group, ReaderBatch, stream
+from ops.train.batches import ENDINGS, Batch, Group, ReaderBatch, stream
 from ops.train.checkpoint import HEADS, State, load_into, new_model, restore, save
 from ops.train.losses import Heads, Outcome, answer_loss, match_loss, reader_loss, tower_loss
 from ops.train.stages import STAGES, Stage
@@ -87,7 +87,7 @@ class Trainer:
 
     def train(self) -> None:
         """Run the stages that are not over, until the clock, SIGTERM or SIGINT stops them."""
-        for ending in (signal.SIGTERM, signal.SIGINT):
+        for ending in ENDINGS:
             signal.signal(ending, self.stop)
         for stage in self.run.stages:
             if stage.name not in self.state.passed and time.monotonic() < self.deadline and self.steps_left != 0:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ops.train.compose import FULL, Difficulty
+from ops.train.views import PAGE_ROWS
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,12 @@ STAGES = (
     # What belongs to what: hundreds of examples a page, and no language model to run.
     Stage(
         "links", "tower", 10, gate=0.98, difficulty=Difficulty(blocks=(2, 6), width_px=(300, 1654)), pages=3, questions=1,
-        max_rows=83, corrupt=0.02,
+        max_rows=PAGE_ROWS, corrupt=0.02,
     ),
     # Which cell a question asks for: a question costs some forty tokens, since no page goes through the language model.
     Stage(
         "ask", "match", 30, gate=0.97, difficulty=Difficulty(recurring=0.05, blocks=(2, 8), width_px=(420, 1654)), pages=3,
-        questions=24, max_rows=83, corrupt=0.02, learning_rate=6e-4,
+        questions=24, max_rows=PAGE_ROWS, corrupt=0.02, learning_rate=6e-4,
     ),
     # The first weights copy already (`wiring`): what is learned is to go on and to end. Small pages first.
     Stage(
@@ -76,7 +77,7 @@ STAGES = (
     # Refusals only now: while values are not yet found, to refuse is the best guess for every question.
     Stage(
         "page", "language", 40, gate=0.97, difficulty=Difficulty(recurring=0.03, blocks=(2, 8), width_px=(500, 1654)),
-        pages=3, questions=16, max_rows=83, corrupt=0.02, learning_rate=3e-4,
+        pages=3, questions=16, max_rows=PAGE_ROWS, corrupt=0.02, learning_rate=3e-4,
     ),
     Stage(
         "join", "joint", 25, difficulty=Difficulty(blocks=(2, 6), width_px=(420, 1200)), pages=3, questions=12, max_rows=30,

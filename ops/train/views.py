@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from ops.train.compose import A4
 from ops.train.document import Box, Page
 from pipeline.vlms.embedded.configuration import (
     CELL_HEIGHT_PX,
@@ -94,8 +95,10 @@ def view_of(page: Page, box: Box, width_px: int, height_px: int) -> View:
     return View(box, width_px, height_px, classes, cell_of, slot_of)
 
 
-PAGE_SCALE = PAGE_LONG_SIDE_PX / 2339
+PAGE_SCALE = PAGE_LONG_SIDE_PX / A4[1]
 """View pixels a raster pixel where a whole A4 page is shown."""
+PAGE_ROWS = grid_size(*page_view_size(*A4))[0] + 1
+"""Rows of cells of such a view, and one to spare."""
 
 
 def page_view(page: Page, scale: float | None = None) -> View:

@@ -153,21 +153,21 @@ class Scores:
         """P(right | hit) or P(right | no hit), a hit being one at the larger limit."""
         return bootstrap_mean([row.right for row in self.located if row.hit(LARGE) is hit])
 
+    @cached_property
+    def given(self) -> list[Row]:
+        """Answers, refusals and failures apart."""
+        return [row for row in self.rows if row.result.text is not None and not row.result.not_found]
+
     def wrong_answers(self) -> Interval | None:
         """Share of wrong ones among the answers given: what a reader who trusts them is told."""
-        return bootstrap_mean(
-            [not row.right for row in self.rows if row.result.text is not None and not row.result.not_found]
-        )
+        return bootstrap_mean([not row.right for row in self.given])
 
     @cached_property
-    def sure(self) -> list[Row]:
-        """Answers whose certainty is known, refusals apart, the surest first."""
-        given = [row for row in self.rows if row.result.certainty is not None and not row.result.not_found]
-        return sorted(given, key=lambda row: row.result.certainty or 0.0, reverse=True)
-
     def certainties(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of `sure`: the mean log-probability of an answer's tokens, and whether it is right."""
-        return np.array([row.result.certainty for row in self.sure], float), np.array([row.right for row in self.sure], bool)
+        """Of each answer given, the surest first: mean log-probability of its tokens, if known; whether it is right."""
+        known = [(row.result.certainty, row.right) for row in self.given if row.result.certainty is not None]
+        surest = sorted(known, key=lambda pair: pair[0], reverse=True)
+        return np.array([certainty for certainty, _ in surest], float), np.array([right for _, right in surest], bool)
 
     def failures(self) -> int:
         """Questions that the method failed on."""
@@ -419,7 +419,7 @@ def _certainty(scores: Mapping[str, Scores]) -> Table:
     header += [name for share in SUREST for name in (f"from, surest {100 * share:.0f} %", "right")]
     rows = []
     for name, arm in scores.items():
-        certainty, right = arm.certainties()
+        certainty, right = arm.certainties
         if not len(right):
             continue
         kept = [max(1, round(share * len(right))) for share in SUREST]
@@ -556,7 +556,7 @@ def quantities(arm: Scores, plain: Scores | None) -> list[Quantity]:
 
 
 def _certainty_quantities(arm: Scores) -> list[Quantity]:
-    certainty, right = arm.certainties()
+    certainty, right = arm.certainties
     return [
         ("calibration error", len(right), metrics.calibration_error(np.exp(certainty), right)),
         ("AUROC of certainty", len(right), metrics.auroc(certainty, right)),

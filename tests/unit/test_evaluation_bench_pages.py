@@ -13,7 +13,7 @@ from PIL import Image
 
 from ops.bench_pages import build, foreign
 from ops.bench_pages.parts import PARTS, compose_page, faces_of, kinds_of
-from ops.bench_pages.scan import QUALITIES, Scan, photograph, scan, turn
+from ops.bench_pages.scan import LOOKS, QUALITIES, Look, Scan, scan, turn
 from ops.bench_pages.tasks import APART_PX, TASKS, TINY_LONG_SIDE_PX, TINY_X_HEIGHT_PX
 from ops.train.compose import DOCUMENTS, SHEET
 from ops.train.faces import families, is_held_out
@@ -45,14 +45,13 @@ def test_the_same_seed_makes_the_same_bytes() -> None:
     assert one != build._make_single("validation", "poor", 4)
 
 
-@pytest.mark.parametrize("look", foreign.LOOKS)
-def test_true_boxes_follow_the_paper_through_scanner_and_camera(look: foreign.Look) -> None:
+@pytest.mark.parametrize("look", LOOKS)
+def test_true_boxes_follow_the_paper_through_scanner_and_camera(look: Look) -> None:
     paper = Image.new("L", (600, 800), 255)
     mark = (400, 700, 440, 712)
     paper.paste(0, mark)
     for seed in range(3):
-        rng = random.Random(seed)
-        scanned = photograph(paper, rng) if look == "photograph" else scan(paper, look, rng)
+        scanned = scan(paper, look, random.Random(seed))
         box = scanned.box(mark)
         ink = 255 - np.asarray(scanned.image, float)[100:-40, 100:-40]  # without a photograph's table
         ink = np.pad(ink, ((100, 40), (100, 40)))
@@ -118,36 +117,37 @@ def test_a_small_benchmark_is_whole(tmp_path: Path) -> None:
     assert read_benchmark(tmp_path / "again").sha256 == benchmark.sha256
 
 
-def test_documents_of_other_programs_take_the_benchmarks_form(tmp_path: Path) -> None:
+INVOICE = "000-invoice-chromium.pdf"
+EXPECTED = json.loads((foreign.SOURCE / "expected.json").read_text())[INVOICE]
+
+
+@pytest.fixture
+def invoice(tmp_path: Path) -> Path:
+    """A folder of documents of other programs that holds one."""
     source = tmp_path / "source"
     source.mkdir()
-    name = "000-invoice-chromium.pdf"
-    shutil.copy(foreign.SOURCE / name, source)
-    expected = json.loads((foreign.SOURCE / "expected.json").read_text())
-    (source / "expected.json").write_text(json.dumps({name: expected[name]}))
+    shutil.copy(foreign.SOURCE / INVOICE, source)
+    (source / "expected.json").write_text(json.dumps({INVOICE: EXPECTED}))
     shutil.copy(foreign.SOURCE / "questions.jsonl", source)
-    foreign.convert(source, tmp_path / "target")
+    return source
+
+
+def test_documents_of_other_programs_take_the_benchmarks_form(invoice: Path, tmp_path: Path) -> None:
+    foreign.convert(invoice, tmp_path / "target")
     items = read_benchmark(tmp_path / "target").items
-    assert len(items) == len(expected[name])
+    assert len(items) == len(EXPECTED)
     assert {item.task for item in items} == {"chromium"}
     for item in items:
-        answer = expected[name][item.id.rsplit("/", 1)[1]]
+        answer = EXPECTED[item.id.rsplit("/", 1)[1]]
         assert item.answers == ((answer["text"],) if answer["text"] is not None else ())
         assert len(item.evidence) == item.answerable
         for truth in item.evidence:
             assert truth.box.x0 / 1700 == pytest.approx(answer["box"][0], abs=0.001)  # Letter at 200 dpi
 
 
-def test_documents_of_other_programs_can_be_photographed(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    source.mkdir()
-    name = "000-invoice-chromium.pdf"
-    shutil.copy(foreign.SOURCE / name, source)
-    expected = json.loads((foreign.SOURCE / "expected.json").read_text())
-    (source / "expected.json").write_text(json.dumps({name: expected[name]}))
-    shutil.copy(foreign.SOURCE / "questions.jsonl", source)
+def test_documents_of_other_programs_can_be_photographed(invoice: Path, tmp_path: Path) -> None:
     for look in ("clean", "photograph"):
-        foreign.convert(source, tmp_path / look, look)
+        foreign.convert(invoice, tmp_path / look, look)
     printed, taken = (read_benchmark(tmp_path / look).items for look in ("clean", "photograph"))
     assert [item.answers for item in taken] == [item.answers for item in printed]
     assert {item.quality for item in taken} == {"photograph"}
@@ -155,7 +155,7 @@ def test_documents_of_other_programs_can_be_photographed(tmp_path: Path) -> None
         for paper, seen in zip(before.evidence, after.evidence, strict=True):
             assert seen.box != paper.box
             assert abs(seen.box.x0 - paper.box.x0) < 0.07 * 1700
-    with PageSource(read_document(tmp_path / "photograph" / name), name) as taken_pages:
+    with PageSource(read_document(tmp_path / "photograph" / INVOICE), INVOICE) as taken_pages:
         table = np.asarray(taken_pages.page(1).image.convert("L"))[:5, :5]
         assert taken_pages.page(1).image.size == (1700, 2200)
     assert table.mean() < 160

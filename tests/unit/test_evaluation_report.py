@@ -120,7 +120,7 @@ def test_certainty_is_measured_on_answers_that_were_given() -> None:
     texts = {"ab": -0.1, "xy": -2.0}
     rows = [row(one, text, certainty=certainty) for one, (text, certainty) in zip(asked, [*texts.items()] * 2, strict=True)]
     arm = Scores([*rows, row(item(9), None, certainty=-0.01)])
-    certainty, right = arm.certainties()
+    certainty, right = arm.certainties
     assert certainty.tolist() == [-0.1, -0.1, -2.0, -2.0]
     assert right.tolist() == [True, True, False, False]
     report = markdown({"a": arm})
