@@ -17,7 +17,7 @@ from ops.train.batches import IGNORE, Batch, Batches, ReaderBatch
 from ops.train.checkpoint import load_into, new_model, restore
 from ops.train.compose import FULL, Difficulty
 from ops.train.faces import Split
-from ops.train.losses import answer_logits, answers, lay_out_group, reader_loss
+from ops.train.losses import answer_logits, answers, lay_out_group, mixed_precision, reader_loss
 from ops.train.questions import NOT_FOUND
 from ops.train.stages import Stage
 from pipeline.vlms.embedded.alphabet import whole_answer_token
@@ -104,7 +104,7 @@ def main() -> None:
         model, _ = new_model(state)
         load_into(arguments.folder, model)
         model.eval()
-    with torch.autocast("cpu", torch.bfloat16):
+    with mixed_precision(torch.device("cpu")):
         report = evaluate(model, arguments.batches, arguments.split)
     print(json.dumps(report, indent=1))
 

@@ -86,14 +86,15 @@ def _attend(attention: Qwen3Attention, tokens: Tokens, angles: _Angles) -> Token
 
     with torch.autocast(query.device.type, enabled=False):
         shown = torch.cat([_causal(q, k, value[:, :, : k.shape[2]]) for q, k in _blocks(query, key)], dim=2)
+        # In place: these are the largest tensors of a step, and memory that is new costs more than the sums in it.
         to_shown = asking @ key.transpose(2, 3)
         if angles.hidden is not None:
-            to_shown = to_shown + angles.hidden.to(to_shown.dtype)
+            to_shown += angles.hidden.to(to_shown.dtype)
         to_own = by_question(asking) @ by_question(own_key).transpose(3, 4)
         to_own = to_own + _later(to_own.shape[-1], to_own.shape[-1], to_own)
         # One softmax over both, without bringing them together: most of the time would go into copies.
         peak = torch.maximum(to_shown.detach().amax(-1), to_own.detach().amax(-1).flatten(2))[..., None]
-        to_shown, to_own = (to_shown - peak).exp_(), (to_own - by_question(peak)).exp_()
+        to_shown, to_own = to_shown.sub_(peak).exp_(), to_own.sub_(by_question(peak)).exp_()
         total = to_shown.sum(-1) + to_own.sum(-1).flatten(2)
         asked = (to_shown @ value + (to_own @ by_question(own_value)).flatten(2, 3)) / total[..., None]
     return Tokens(_join(attention, shown), _join(attention, asked).view_as(tokens.asked))

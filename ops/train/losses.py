@@ -12,7 +12,7 @@ from ops.train.language import Tokens, normed, read
 from ops.train.stages import Stage
 from ops.train.wiring import FIND_LAYER, MATCH_LAYER, MATCH_SHARPNESS, STILL
 from pipeline.vlms.embedded.configuration import PLACE_COLUMNS, PLACE_ROWS
-from pipeline.vlms.embedded.modeling import Laid, ReaderTower, grid_places, prompt_embeddings
+from pipeline.vlms.embedded.modeling import Laid, ReaderTower, grid_places, multiplies_bf16, prompt_embeddings
 
 MATCH_SIZE = len(STILL)
 NOTHING_WEIGHT = 0.3
@@ -46,6 +46,16 @@ class Outcome:
     parts: dict[str, float]
     right: dict[str, tuple[int, int]]
     """By task: questions answered exactly (all tokens right when the true ones are given before), and questions."""
+
+
+def is_mixed(device: torch.device) -> bool:
+    """Whether matrices are multiplied in bf16: not on processors that only imitate its instructions."""
+    return device.type != "cpu" or multiplies_bf16(device)
+
+
+def mixed_precision(device: torch.device) -> torch.autocast:
+    """Products in bf16 where `is_mixed`, else in float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=is_mixed(device))
 
 
 def reader_loss(model: LlavaForConditionalGeneration, batch: ReaderBatch) -> Outcome:

@@ -14,7 +14,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ops.train.batches import ENDINGS, Batch, Group, ReaderBatch, stream
 from ops.train.checkpoint import HEADS, State, load_into, new_model, restore, save
-from ops.train.losses import Heads, Outcome, answer_loss, match_loss, reader_loss, tower_loss
+from ops.train.losses import Heads, Outcome, answer_loss, is_mixed, match_loss, mixed_precision, reader_loss, tower_loss
+from ops.train.muon import FloatMuon
 from ops.train.stages import STAGES, Stage
 from ops.train.wiring import signing_parts, wire_heads, wire_match
 
@@ -125,9 +126,8 @@ class Trainer:
             torch.optim.AdamW([*groups(matrices, WEIGHT_DECAY), *groups(rest - matrices, 0.0)], betas=(0.9, 0.95))
         ]
         if by_muon:
-            optimizers.append(
-                torch.optim.Muon(groups(by_muon, WEIGHT_DECAY), momentum=0.95, adjust_lr_fn="match_rms_adamw", ns_steps=4)
-            )
+            muon = torch.optim.Muon if is_mixed(self.device) else FloatMuon
+            optimizers.append(muon(groups(by_muon, WEIGHT_DECAY), momentum=0.95, adjust_lr_fn="match_rms_adamw", ns_steps=4))
         return optimizers
 
     def _stage(self, stage: Stage) -> None:
@@ -194,7 +194,7 @@ class Trainer:
         self._save()
 
     def _step(self, stage: Stage, batch: ReaderBatch | Batch, strength: float) -> Outcome:
-        with torch.autocast(self.device.type, torch.bfloat16), _attention(self.device):
+        with mixed_precision(self.device), _attention(self.device):
             if isinstance(batch, ReaderBatch):
                 return reader_loss(self.model, batch)
             if stage.trains == "tower":

@@ -632,7 +632,7 @@ def test_pixel_gradients_are_those_of_one_backward_pass_through_the_class(
     vlm: Any, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Tokens that need no graph are made in bf16 where the processor has it; the class's own pass is in float32 throughout.
-    monkeypatch.setattr("pipeline.vlms.embedded.modeling._multiplies_bf16", lambda _: False)
+    monkeypatch.setattr("pipeline.vlms.embedded.modeling.multiplies_bf16", lambda _: False)
     image = noise(*size, seed=6)
     look = vlm.look(image, crop=False)
     expected = vlm.picture(look, own_pixel_gradient(vlm, image).reshape(look.pixels.shape))

@@ -392,7 +392,7 @@ class ReaderTower(PreTrainedModel):  # type: ignore[misc, unused-ignore]
         rows, columns = _span(inked.any(1)), _span(inked.any(0))
         printed = pixels[:, :, _times(rows, CELL_HEIGHT_PX), _times(columns, CELL_WIDTH_PX)]
         # Convolutions are most of a view's cost; they were trained in bf16, and take half the time in it. Not so gradients.
-        fast = _multiplies_bf16(pixels.device) and not pixels.requires_grad
+        fast = multiplies_bf16(pixels.device) and not pixels.requires_grad
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=fast):
             named = self.reader(printed)
         slots = self.compose(named.float().softmax(-1).to(pixels.dtype))
@@ -415,8 +415,11 @@ def _span(inked: Tensor) -> slice:
     return slice(max(0, int(held[0]) - 1), int(held[-1]) + 2)
 
 
-def _multiplies_bf16(device: torch.device) -> bool:
-    """Whether this is a processor with instructions for bf16; on a GPU the weights' own type decides."""
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether this is a processor with instructions for bf16, without which its products take fifty times those of float32.
+
+    False on a GPU, where the weights' own type decides.
+    """
     capabilities = getattr(torch.cpu, "get_capabilities", dict)  # newer than the oldest torch that we run on
     able: Mapping[str, Any] = capabilities() if device.type == "cpu" else {}
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
