@@ -10,10 +10,13 @@ from dataclasses import dataclass, field, replace
 from ops.train.compose import SENDER_QUESTIONS, SENTENCES, SIGNER_QUESTIONS
 from ops.train.document import Field, Page, Span
 from ops.train.faces import Split, is_held_out
+from ops.train.wordings import VARIED
 from ops.train.words import FIELDS, Words
 from pipeline.vlms.embedded.alphabet import OPTION_LETTER, OR_NOT_FOUND, SINGLE_WORD
 
 NOT_FOUND = "not found"
+VARIED_SHARE = 0.6
+"""Of training questions, where there are wordings for their sort."""
 FUNCTION_WORDS = frozenset(
     (
         "what", "when", "wher", "whic", "whos", "whom", "who", "the", "this", "that", "does", "did", "how", "much", "many", "was", "were",
@@ -267,13 +270,16 @@ class Asker:
             return label.removesuffix("s") if label.endswith("s") else label + "s"
         return label
 
-    def _frame(self, frames: tuple[str, ...]) -> str:
+    def _frame(self, frames: tuple[str, ...], sort: str = "") -> str:
+        """One of `frames`; in training mostly one of the many of that sort."""
+        if sort and self.split == "train" and self.rng.random() < VARIED_SHARE:
+            return self.rng.choice(self.rng.choice(VARIED[sort]))
         return self.rng.choice(_frames(frames, self.split))
 
     def _ask_for(self, label: str, kind: str) -> str:
         special = FRAMES_BY_KIND.get(kind)
-        frames = special if special and self.rng.random() < 0.25 else FRAMES
-        return self._frame(frames).format(label=self._spoken(label))
+        frames, sort = (special, kind) if special and self.rng.random() < 0.25 else (FRAMES, "field")
+        return self._frame(frames, sort).format(label=self._spoken(label))
 
     def _plain_fields(self) -> list[Field]:
         return [f for f in self.page.fields if not f.row and f.value and self._once(f.label)]
@@ -310,7 +316,7 @@ class Asker:
         f = self.rng.choice(cells)
         if sum(o.row.lower() == f.row.lower() and o.label.lower() == f.label.lower() for o in cells) > 1:
             return None
-        text = self._frame(CELL_FRAMES).format(
+        text = self._frame(CELL_FRAMES, "cell").format(
             column=self._spoken(f.label), row=f.row if self.rng.random() < 0.7 else f.row.lower()
         )
         return Question("cell", text, f.value, f.value_spans, f.label_spans)
@@ -329,7 +335,9 @@ class Asker:
         if not fields:
             return None
         f = self.rng.choice(fields)
-        return Question("reverse", self._frame(REVERSE_FRAMES).format(value=f.value), f.label, f.label_spans, f.value_spans)
+        return Question(
+            "reverse", self._frame(REVERSE_FRAMES, "reverse").format(value=f.value), f.label, f.label_spans, f.value_spans
+        )
 
     def compare(self) -> Question | None:
         """Two fields that lie apart: which is larger, or are they the same."""
@@ -344,13 +352,13 @@ class Asker:
         spans = a.value_spans + b.value_spans + (a if best is b else b).label_spans
         first, second = a.label.rstrip(" :."), b.label.rstrip(" :.")
         if self.rng.random() < 0.5:
-            text = self._frame(COMPARE_FRAMES).format(word=word, first=first, second=second)
+            text = self._frame(COMPARE_FRAMES, "compare").format(word=word, first=first, second=second)
             return Question("compare", text, best.label, best.label_spans, spans)
         yes = "yes" if best is a else "no"
         evidence = a.value_spans + b.value_spans
         return Question(
             "compare",
-            self._frame(IS_IT_FRAMES).format(word=word, first=first, second=second),
+            self._frame(IS_IT_FRAMES, "is it").format(word=word, first=first, second=second),
             yes,
             evidence,
             a.label_spans + b.label_spans,
@@ -362,7 +370,7 @@ class Asker:
         if not self.page.checks:
             return None
         c = self.rng.choice(self.page.checks)
-        text = self._frame(CHECK_FRAMES).format(label=self._spoken(c.label))
+        text = self._frame(CHECK_FRAMES, "check").format(label=self._spoken(c.label))
         return Question("check", text, "yes" if c.checked else "no", (c.mark_span,), (c.label_span,), copied=False)
 
     def presence(self) -> Question | None:
@@ -370,10 +378,12 @@ class Asker:
         fields = self._plain_fields()
         if fields and self.rng.random() < 0.5:
             f = self.rng.choice(fields)
-            text = self._frame(PRESENCE_FRAMES).format(label=self._spoken(f.label))
+            text = self._frame(PRESENCE_FRAMES, "presence").format(label=self._spoken(f.label))
             return Question("presence", text, "yes", f.label_spans, f.value_spans, copied=False)
         label = self._absent()[0]
-        return Question("presence", self._frame(PRESENCE_FRAMES).format(label=self._spoken(label)), "no", copied=False)
+        return Question(
+            "presence", self._frame(PRESENCE_FRAMES, "presence").format(label=self._spoken(label)), "no", copied=False
+        )
 
     def count(self) -> Question | None:
         """Rows of a table, its first or its last row; or boxes that are checked."""
@@ -488,7 +498,7 @@ class Asker:
             f = self.rng.choice(cells)
             row = self.words.phrase()
             if row.lower() not in {c.row.lower() for c in cells}:
-                text = self._frame(CELL_FRAMES).format(column=self._spoken(f.label), row=row)
+                text = self._frame(CELL_FRAMES, "cell").format(column=self._spoken(f.label), row=row)
                 return Question("not-found", text, NOT_FOUND, copied=False)
         if draw < 0.32 and (text := self._absent_fact()):
             return Question("not-found", text, NOT_FOUND, copied=False)

@@ -19,7 +19,7 @@ from ops.train.muon import FloatMuon
 from ops.train.stages import STAGES, Stage
 from ops.train.wiring import signing_parts, wire_heads, wire_match
 
-WARM_UP_STEPS = 50
+WARM_UP_STEPS = 25
 SAVE_EVERY_S = 120
 LOG_EVERY_STEPS = 25
 SMOOTHING = 0.98

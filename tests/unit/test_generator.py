@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -31,10 +32,11 @@ from ops.train.export import export
 from ops.train.faces import families, is_held_out
 from ops.train.losses import answer_logits, lay_out_group, order_loss
 from ops.train.plot import plot
-from ops.train.questions import ASKED, NOT_FOUND, Asker, _content
+from ops.train.questions import ASKED, NOT_FOUND, PRESENCE_FRAMES, Asker, _content
 from ops.train.recipe import Run, Trainer
 from ops.train.stages import STAGES, Stage
 from ops.train.views import PAGE_SCALE, page_view, picture
+from ops.train.wordings import VARIED
 from ops.train.words import table
 from pipeline.vlms.embedded.alphabet import BOXES, CHARACTER_CLASS, CHARACTERS
 from pipeline.vlms.embedded.modeling import load
@@ -435,3 +437,21 @@ def test_wordings_held_out_are_not_asked_in_training():
     held_out = {text for texts in ASKED.values() for text in texts[1:] if is_held_out(text)}
     assert held_out
     assert not heard & held_out
+
+
+@pytest.mark.parametrize("sort", VARIED)
+def test_wordings_put_together_are_sentences_and_none_is_held_out(sort):
+    spoken = {"label": "a", "column": "a", "row": "b", "value": "c", "first": "a", "second": "b", "word": "lower"}
+    texts = [text for pattern in VARIED[sort] for text in pattern]
+    assert all(VARIED[sort])
+    assert not any(is_held_out(text) for text in texts)
+    for text in {text.format(**spoken) for text in texts}:
+        assert not re.search(r'[][|{}]|  | [?.,]|\w"\w', text), text
+
+
+def test_questions_of_the_benchmark_are_asked_in_no_wording_put_together():
+    page = compose("b", "held-out")
+    asked = [Asker(page, random.Random(seed), "held-out").presence() for seed in range(40)]
+    frames = [frame for frame in PRESENCE_FRAMES if is_held_out(frame)]
+    assert frames
+    assert all(any(q.text.startswith(frame.split("{")[0]) for frame in frames) for q in asked)
