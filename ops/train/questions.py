@@ -73,7 +73,7 @@ FRAMES_BY_KIND: dict[str, tuple[str, ...]] = {
     "person": ("Who is the {label}?", "Who is named as {label}?", "What name is given for {label}?", "What is the name of the {label}?", "In whose name is the {label}?", "Which person is the {label}?"),
     "company": ("Which company is the {label}?", "Who is the {label}?", "What company is the {label}?", "What is the name of the {label}?"),
     "amount": ("How much is the {label}?", "What amount is given as {label}?", "How high is the {label}?", "How much {label}?", "How much was the {label}?", "What sum is the {label}?", "What is the amount of the {label}?", "What does the {label} come to?", "How much does the {label} amount to?"),
-    "date": ("When is the {label}?", "What date is the {label}?", "Which day is given as {label}?", "When was the {label}?", "On what date is the {label}?", "By which date is the {label}?", "On which day is the {label}?", "By when is the {label}?", "What day is the {label}?", "Until which date is the {label}?", "From which date is the {label}?"),
+    "date": ("When is the {label}?", "What date is the {label}?", "Which day is given as {label}?", "When was the {label}?", "On what date is the {label}?", "By which date is the {label}?", "On which day is the {label}?", "By when is the {label}?", "What day is the {label}?", "Until which date is the {label}?"),
     "number": ("How many is the {label}?", "How many {label} are there?", "What is the number of {label}?"),
     "time": ("At what time is the {label}?", "When is the {label}?", "What time is the {label}?"),
     "city": ("Where is the {label}?", "In which city is the {label}?", "Which place is given as {label}?"),
