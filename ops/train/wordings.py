@@ -3,7 +3,7 @@
 """Wordings by the thousand, for training alone.
 
 A model that hears a dozen wordings of a question knows these and no others: it said yes or no to "By which date ...", and knew
-two yes/no questions in three by the wordings it was trained on, but one in three by others. Here wordings are put together
+whether something is present in 81 % of the wordings that it was trained on, but in 34 % of others. Here wordings are put together
 from parts: "[a|b|]" is a, b or nothing.
 """
 
