@@ -41,6 +41,8 @@ TABLE_LAYOUTS = ("plain", "ruled", "grid", "striped", "header-only", "booktabs",
 HEADERS = ("title", "badge", "letterhead", "beside", "banner", "ruled", "folio")
 CLOSINGS = ("nothing", "signature", "line", "signed")
 """Arrangements. Those that `is_held_out`, with their sort before them, are only in held-out pages, beside all others."""
+LOOSE_SHARE = 0.35
+"""Of the blocks of fields of training pages: those whose distances are anyone's, so that no arrangement is learned by heart."""
 SMALL_PAPER = {
     "receipt": ((630, 4000), (630, 4000), (450, 4000)),
     "ticket": ((1181, 827), (827, 1165), (1575, 640)),
@@ -482,7 +484,7 @@ class Composer:
                 return
             label_span = self.page.write(text, style, x, y)
             value_span = self.page.write(value, style, x + text_width(text, style), y)
-            self._add(name, kind, label, (label_span[0], label_span[0] + len(label)), (value_span,))
+            self._add(name, kind, ((label_span[0], label_span[0] + len(label)),), (value_span,))
             x += text_width(text + value, style) + self.rng.uniform(30, 60)
 
     # -- labels and values
@@ -524,10 +526,10 @@ class Composer:
             return self.words.random_text()
         return self.words.value(kind)
 
-    def _add(self, name: str, kind: str, label: str, label_span: Span, value_spans: tuple[Span, ...]) -> None:
+    def _add(self, name: str, kind: str, label_spans: tuple[Span, ...], value_spans: tuple[Span, ...]) -> None:
         """Record a field as it was printed (`spell` may have changed characters)."""
-        value = " ".join(self.page.text(span).strip() for span in value_spans)
-        self.page.fields.append(Field(name, kind, self.page.text(label_span).strip(), value, (label_span,), value_spans))
+        label, value = (" ".join(self.page.text(span).strip() for span in spans) for spans in (label_spans, value_spans))
+        self.page.fields.append(Field(name, kind, label, value, label_spans, value_spans))
 
     # -- blocks
     # ---------------------------------------------------------------------------------------------------------------
@@ -538,6 +540,9 @@ class Composer:
         layout = rng.choice(allowed("fields", self.difficulty.layouts, self.split))
         fields = [self._new_label(name) for name in names or [""] * rng.randint(1, 7)]
         pairs = [(name, kind, label, self._new_value(kind)) for name, kind, label in fields]
+        if self.split == "train" and rng.random() < LOOSE_SHARE:
+            self._loose_fields(x0, x1, pairs)
+            return
         if layout in ("above", "grid", "framed", "captions"):
             self._field_cells(x0, x1, pairs, layout)
             return
@@ -584,12 +589,49 @@ class Composer:
                 if index:
                     self.y += self.leading
                 spans.append(self.page.write(line, self.value, value_x, self.y))
-            self._add(name, kind, label, (label_span[0], label_span[0] + len(label)), tuple(spans))
+            self._add(name, kind, ((label_span[0], label_span[0] + len(label)),), tuple(spans))
             if layout == "pairs":
                 x = value_x + text_width(value, self.value) + gap + 20
             if layout == "blanks" or (layout in ("columns", "right") and rng.random() < 0.1):
                 y = self.y + self.leading * 0.25
                 self.page.shapes.append(Shape((value_x if layout == "blanks" else x0, y, x1, y + 1), 120, None))
+
+    def _loose_fields(self, x0: float, x1: float, pairs: list[tuple[str, str, str, str]]) -> None:
+        """Values right of their labels or below them, at distances and with marks that no named arrangement has."""
+        rng = self.rng
+        before = rng.choice(("", "", "", "", "- ", "• ", "* ", "» "))
+        after = rng.choice((":", ":", "", "", " -", " –", " =", " |", "?", ".:", " *"))
+        below, broken = rng.random() < 0.4, rng.random() < 0.3
+        gap, drop = self.body.size_px * rng.uniform(0.3, 9), self.leading * rng.uniform(0.95, 1.9)
+        indent = self.body.size_px * rng.uniform(-1, 4) * rng.choice((0, 1))
+        pitch = self.leading * rng.uniform(1.0, 2.4)
+        room = (x1 - x0) / rng.choice((1, 1, 2, 2, 3))
+        x = x0
+        deepest = self.y
+        for name, kind, label, value in pairs:
+            words = label.split(" ")
+            lines = [" ".join(words[:-1]), words[-1]] if broken and len(words) > 1 else [label]
+            lines = [before + lines[0], *lines[1:]]
+            lines[-1] += after
+            label_width = max(text_width(line, self.label) for line in lines)
+            value_width = text_width(value, self.value)
+            needed = max(label_width, indent + value_width) if below else label_width + gap + value_width
+            if x > x0 and x + needed > x1:
+                x, self.y = x0, deepest
+            y = self.y + pitch
+            last_y = y + self.leading * (len(lines) - 1)
+            value_y = last_y + drop if below else rng.choice((y, last_y))
+            if max(last_y, value_y) > self.bottom or x + needed > x1:
+                return
+            spans = [self.page.write(line, self.label, x, y + n * self.leading) for n, line in enumerate(lines)]
+            value_x = max(x0, x + indent) if below else x + label_width + gap
+            value_span = self.page.write(value, self.value, value_x, value_y)
+            named = [(a + len(before) * (n == 0), z) for n, (a, z) in enumerate(spans)]
+            named[-1] = (named[-1][0], named[-1][1] - len(after))
+            self._add(name, kind, tuple(named), (value_span,))
+            deepest = max(deepest, last_y, value_y)
+            x += max(room, needed + self.body.size_px * 2) if room < x1 - x0 else x1 - x0 + 1
+        self.y = deepest
 
     def _field_cells(self, x0: float, x1: float, pairs: list[tuple[str, str, str, str]], layout: str) -> None:
         """Fields side by side, the label in small print above its value or, as a caption, below it, in frames or not."""
@@ -617,7 +659,7 @@ class Composer:
                     value_span = self.page.write(value, self.value, x + 8, self.y + height - self.leading * 0.3)
                 if layout in ("grid", "framed"):
                     self.page.shapes.append(Shape((x, self.y, x + width, self.y + height), None, ink, line))
-                self._add(name, kind, label, label_span, (value_span,))
+                self._add(name, kind, (label_span,), (value_span,))
             self.y += height + (self.leading if layout == "captions" else 0)
 
     def _table(self, x0: float, x1: float) -> None:
@@ -775,7 +817,7 @@ class Composer:
                 left = max(0.0, left + room - 16)
             label_span = self.page.write(label + self.colon, style, left, self.y)
             value_span = self.page.write(value, style, x, self.y)
-            self._add(name, kind, label, (label_span[0], label_span[0] + len(label)), (value_span,))
+            self._add(name, kind, ((label_span[0], label_span[0] + len(label)),), (value_span,))
             if ruled and name == "total":
                 self.page.shapes.append(Shape((left, self.y - pitch * 0.8, right, self.y - pitch * 0.8 + 2), 0, None))
 
@@ -868,7 +910,7 @@ class Composer:
             if index == 0:
                 name = "customer" if heading in ("Bill to", "Sold to") and "customer" not in self.used else ""
                 self.used.add(name)
-                self._add(name, line_kind, heading, label_span, (span,))
+                self._add(name, line_kind, (label_span,), (span,))
 
     def _title(self, x0: float, x1: float) -> None:
         text = self.words.phrase()

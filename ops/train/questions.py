@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, replace
 from ops.train.compose import SENDER_QUESTIONS, SENTENCES, SIGNER_QUESTIONS
 from ops.train.document import Field, Page, Span
 from ops.train.faces import Split, is_held_out
-from ops.train.wordings import VARIED
+from ops.train.wordings import VARIED, dressed
 from ops.train.words import FIELDS, Words
 from pipeline.vlms.embedded.alphabet import OPTION_LETTER, OR_NOT_FOUND, SINGLE_WORD
 
 NOT_FOUND = "not found"
-VARIED_SHARE = 0.6
-"""Of training questions, where there are wordings for their sort."""
+VARIED_SHARE, DRESSED_SHARE = 0.6, 0.4
+"""Of training questions, where there are wordings for their sort; of the others, with words around them."""
 FUNCTION_WORDS = frozenset(
     (
         "what", "when", "wher", "whic", "whos", "whom", "who", "the", "this", "that", "does", "did", "how", "much", "many", "was", "were",
@@ -274,7 +274,8 @@ class Asker:
         """One of `frames`; in training mostly one of the many of that sort."""
         if sort and self.split == "train" and self.rng.random() < VARIED_SHARE:
             return self.rng.choice(self.rng.choice(VARIED[sort]))
-        return self.rng.choice(_frames(frames, self.split))
+        frame = self.rng.choice(_frames(frames, self.split))
+        return dressed(frame, self.rng) if self.split == "train" and self.rng.random() < DRESSED_SHARE else frame
 
     def _ask_for(self, label: str, kind: str) -> str:
         special = FRAMES_BY_KIND.get(kind)

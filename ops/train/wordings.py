@@ -8,6 +8,7 @@ from parts: "[a|b|]" is a, b or nothing.
 """
 
 import itertools
+import random
 import re
 
 from ops.train.faces import is_held_out
@@ -90,6 +91,33 @@ PATTERNS: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 """By the sort of question, with the places that `ops.train.questions` fills."""
+
+
+_BEFORE = ("", "", "", "Please answer: ", "Question: ", "Q: ", "Hi, ", "Quick question: ", "I wonder: ", "One more thing: ", "Now, ", "So, ", "Tell me, ", "Say, ")  # fmt: skip
+_AFTER = (
+    "",
+    "",
+    "",
+    "",
+    " Thanks.",
+    " Please.",
+    " (see the page)",
+    " Do you know?",
+    " I cannot find it.",
+    " Look at the page.",
+)
+
+
+def dressed(text: str, rng: random.Random) -> str:
+    """A question with words around it that change nothing, or without its capital or its question mark."""
+    before, after = rng.choice(_BEFORE), rng.choice(_AFTER)
+    other = text
+    if (before or rng.random() < 0.3) and not text.startswith("{"):
+        other = text[0].lower() + text[1:]
+    if not after and rng.random() < 0.3:
+        other = other.removesuffix("?")
+    other = before + other + after
+    return text if is_held_out(other) else other
 
 
 def _expand(pattern: str) -> list[str]:

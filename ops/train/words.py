@@ -112,6 +112,11 @@ class Words:
         cents = f"{rng.choice((0, 0, 50, 99, rng.randint(0, 99))):02}"
         plain, grouped = f"{value}.{cents}", f"{value:,}.{cents}"
         comma = f"{value:,}".replace(",", rng.choice((".", " "))) + "," + cents
+        if self.split == "train" and rng.random() < 0.1:
+            return rng.choice(
+                (f"-{plain}", f"-${grouped}", f"-{comma}", f"-{comma} €", f"- {grouped}", f"€ -{grouped}", f"({grouped})",
+                 f"{grouped}-", f"–{plain}", f"{grouped} CR", f"{plain} DR", f"+{plain}", f"$ {grouped}", f"{comma}-")
+            )  # fmt: skip
         return self._spelled(
             "amount",
             (f"${grouped}", f"${grouped}", f"£{grouped}", f"€{grouped}", f"€ {grouped}", f"{comma} €", f"EUR {comma}", f"USD {grouped}",
@@ -132,6 +137,9 @@ class Words:
     def time(self) -> str:
         """A time of day."""
         hour, minute = self.rng.randint(1, 12), self.rng.randint(0, 59)
+        if self.split == "train" and self.rng.random() < 0.3:
+            part = self.rng.choice(("a.m.", "p.m.", "h", "Uhr", "hrs", "GMT", "CET", "o'clock"))
+            return f"{hour}:{minute:02} {part}" if self.rng.random() < 0.7 else f"{hour} {part}"
         return self._spelled(
             "time", (f"{hour + 11:02}:{minute:02}", f"{hour}:{minute:02} {self.rng.choice(('AM', 'PM', 'am', 'pm'))}")
         )
