@@ -16,7 +16,7 @@ from ops.train.compose import SHEET, compose
 from ops.train.document import Box, Page, Span
 from ops.train.faces import Split
 from ops.train.questions import NOT_FOUND, Asker, Question
-from ops.train.stages import Stage
+from ops.train.stages import CARD, CARD_ROWS, Stage
 from ops.train.views import PAGE_SCALE, View, crop_view, page_view, picture, reader_window, view_of
 from pipeline.vlms.embedded.alphabet import ANSWER, END, IMAGE, PAD, VIEW
 from pipeline.vlms.embedded.processing import inked_cells
@@ -26,9 +26,9 @@ READER_WINDOW_PX = (128, 384)
 WINDOWS_PER_PAGE = 12
 MAX_ANSWER = 48
 """Longest answer in tokens."""
-MAX_QUESTION = (140, 140, 140, 240)
-"""Longest question with its answer, in characters, the prompts' fixed sentences (one token each) included: all are padded to
-the longest of a batch, so long ones have batches of their own, one in four."""
+MAX_QUESTION = (48, 48, 60, 120)
+"""Longest question with its answer, in tokens: all are padded to the longest of a batch, so long ones have batches of their
+own, one in four."""
 REFUSAL_WEIGHT = 0.2
 """Of each token of a refusal. An answer's tokens weigh one over the root of their number; a refusal is one token and its
 end, so by that rule to answer where nothing is there would cost twice what it costs to refuse where something is."""
@@ -155,7 +155,10 @@ class Batches(Dataset[ReaderBatch | Batch]):
         kind = rng.choices([v for v, _ in stage.views], [w for _, w in stage.views])[0]
         n_pages = stage.pages
         scale = None
-        if rng.random() < stage.sheets:
+        cards = rng.random() < stage.cards
+        if cards:
+            difficulty = CARD
+        if not cards and rng.random() < stage.sheets:
             difficulty, n_pages = SHEET, 2
         elif difficulty.width_px:
             # One width a batch, so that its views are of one size and go through the tower at once; wide ones in smaller
@@ -165,13 +168,13 @@ class Batches(Dataset[ReaderBatch | Batch]):
             width = rng.randint(low, high)
             n_pages = max(2, round(stage.pages * (low + high) / 2 / width))
             difficulty = replace(difficulty, width_px=(width, width))
-        longest = rng.choice(MAX_QUESTION)
+        longest, max_rows = rng.choice(MAX_QUESTION), CARD_ROWS if cards else stage.max_rows
         sequences = []
         number = 0
         while len(sequences) < n_pages:
             page = compose(f"{seed}/{number}", self.split, difficulty)
             number += 1
-            sequence = self._sequence(page, rng, kind, scale, longest)
+            sequence = self._sequence(page, rng, kind, scale, max_rows, longest)
             if sequence.questions:
                 sequences.append(sequence)
         return self._pack(sequences)
@@ -179,7 +182,9 @@ class Batches(Dataset[ReaderBatch | Batch]):
     # -- views
     # ----------------------------------------------------------------------------------------------------------------
 
-    def _sequence(self, page: Page, rng: random.Random, kind: str, scale: float | None, longest: int) -> _Sequence:
+    def _sequence(
+        self, page: Page, rng: random.Random, kind: str, scale: float | None, max_rows: int | None, longest: int
+    ) -> _Sequence:
         stage = self.stage
         asker = Asker(page, rng, self.split)
         tasks = dict(stage.tasks) if stage.tasks else None
@@ -194,7 +199,7 @@ class Batches(Dataset[ReaderBatch | Batch]):
         views: list[View] = []
         if kind != "crop":
             whole = page_view(page, scale)
-            views.append(_cut_rows(page, whole, stage.max_rows) if stage.max_rows else whole)
+            views.append(_cut_rows(page, whole, max_rows) if max_rows else whole)
         if kind != "page":
             n_crops = 1 if kind == "crop" else rng.choice((1, 1, 2, 2, 3, 4))
             views += [crop_view(page, self._crop(page, rng, asked)) for _ in range(n_crops)]
@@ -204,7 +209,8 @@ class Batches(Dataset[ReaderBatch | Batch]):
             if shown is None or len(questions) == stage.questions:
                 continue
             prompt = shown.prompt(rng)
-            if len(prompt) + len(shown.answer) > longest or any(shown.text == other.text for _, other in questions):
+            length = len(self.tokenizer.encode(prompt)) + len(self.tokenizer.encode(shown.answer))
+            if length > longest or any(shown.text == other.text for _, other in questions):
                 continue
             questions.append((prompt, shown))
         pictures = []

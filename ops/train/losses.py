@@ -11,8 +11,17 @@ from ops.train.batches import IGNORE, Batch, Group, ReaderBatch
 from ops.train.language import Tokens, normed, read
 from ops.train.stages import Stage
 from ops.train.wiring import FIND_LAYER, MATCH_LAYER, MATCH_SHARPNESS, STILL
-from pipeline.vlms.embedded.configuration import PLACE_COLUMNS, PLACE_ROWS
-from pipeline.vlms.embedded.modeling import Laid, ReaderTower, grid_places, multiplies_bf16, prompt_embeddings
+from pipeline.vlms.embedded.configuration import CELL_HEIGHT_PX, CELL_WIDTH_PX, PLACE_COLUMNS, PLACE_ROWS
+from pipeline.vlms.embedded.modeling import (
+    Laid,
+    ReaderTower,
+    grid_places,
+    multiplies_bf16,
+    printed_span,
+    prompt_embeddings,
+    times,
+)
+from pipeline.vlms.embedded.processing import inked_cells
 
 MATCH_SIZE = len(STILL)
 NOTHING_WEIGHT = 0.3
@@ -234,11 +243,22 @@ def lay_out_group(tower: ReaderTower, group: Group, corrupt: float) -> Laid:
     if group.pixels is None:
         slots = tower.compose(misread(group.classes, corrupt, tower.config.n_characters))
     else:
-        with torch.no_grad():
-            seen = tower.reader(group.pixels).float().softmax(-1)
-        slots = tower.compose(seen)
+        slots = tower.compose(_read(tower, group.pixels))
     kept = slots[torch.arange(len(slots), device=slots.device)[:, None], group.cells]
     return tower.lay_out(kept, grid_places(*group.classes.shape[1:3], group.cells.device)[group.cells])
+
+
+@torch.no_grad()
+def _read(tower: ReaderTower, pixels: Tensor) -> Tensor:
+    """Probabilities [n, R, C, J, n_characters]; around what is printed in any of the views there is nothing to read."""
+    inked = inked_cells(pixels)
+    rows, columns = printed_span(inked.any(0).any(1)), printed_span(inked.any(0).any(0))
+    printed = pixels[:, :, times(rows, CELL_HEIGHT_PX), times(columns, CELL_WIDTH_PX)]
+    named = tower.reader(printed).float().softmax(-1)
+    seen = named.new_zeros(*inked.shape, *named.shape[3:])
+    seen[..., 0] = 1
+    seen[:, rows, columns] = named
+    return seen
 
 
 def answer_logits(model: LlavaForConditionalGeneration, batch: Batch, tokens: list[Tensor]) -> Tensor:

@@ -1,5 +1,6 @@
 """The training run: stages in turn, resumable, stopped by its own clock."""
 
+import itertools
 import json
 import signal
 import time
@@ -25,6 +26,8 @@ LOG_EVERY_STEPS = 25
 SMOOTHING = 0.98
 COOL_DOWN_SHARE = 0.3
 CLIP = 1.0
+BESIDE_WEIGHT = 0.5
+"""Of questions that are only found, beside those that are answered."""
 WEIGHT_DECAY = 0.02
 QUICK = 2.5
 """How much faster what starts at random learns than the circuit that does not."""
@@ -145,7 +148,9 @@ class Trainer:
         tasks: dict[str, tuple[int, int]] = {}
         saved = time.monotonic()
         torch.manual_seed(state.seed + first)
-        for number, batch in enumerate(stream(state.seed, stage, "train", first, run.workers)):
+        batches = stream(state.seed, stage, "train", first, run.workers)
+        beside = stream(state.seed, stage.beside, "train", first, run.workers) if stage.beside else itertools.repeat(None)
+        for number, (batch, other) in enumerate(zip(batches, beside, strict=False)):
             begun = time.monotonic()
             share = min(1.0, state.seconds.get(stage.name, 0.0) / length_s)
             rate = stage.learning_rate * min(1.0, (number + 1) / WARM_UP_STEPS)
@@ -155,10 +160,14 @@ class Trainer:
                 rate *= 1 - (1 - min(1.0, max(0.0, left) / COOL_DOWN_SHARE)) ** 0.5
             for group in groups:
                 group["lr"] = rate * group["factor"]
-            outcome = self._step(stage, self._to_device(batch), 1 - share)
             for optimizer in optimizers:
                 optimizer.zero_grad()
+            outcome = self._step(stage, self._to_device(batch), 1 - share)
             outcome.loss.backward()
+            if stage.beside and other:
+                found = self._step(stage.beside, self._to_device(other), 1.0)
+                (found.loss * BESIDE_WEIGHT).backward()
+                outcome.parts["beside"] = found.parts["accuracy"]
             torch.nn.utils.clip_grad_norm_(parameters, CLIP)
             for optimizer in optimizers:
                 optimizer.step()

@@ -22,7 +22,8 @@ class Stage:
         pages: pages in a batch.
         questions: questions a page.
         views: weights of what is shown: "page", "crop", "page+crops".
-        sheets: share of the batches whose pages are A3 sheets, on which ordinary print is hardly legible before zooming.
+        cards: share of the batches whose pages are small: reading is local, and they cost a third.
+        sheets: share of the others whose pages are A3 sheets, on which ordinary print is hardly legible before zooming.
         tasks: weights of kinds of questions; None is the whole mix.
         max_rows: rows of cells of a page view; what is below is not shown (None: whole pages).
         largest_scale: to which small pages are enlarged, half of the time; a whole page is shown at
@@ -31,6 +32,8 @@ class Stage:
         corrupt: share of characters that perfect eyes misread.
         learning_rate: at its height.
         cool_down: whether the rate falls to zero at the end.
+        beside: a "match" stage whose batches are asked in the same steps: questions that are not answered cost little, and
+            finding is what whole pages are needed for.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Stage:
     pages: int = 12
     questions: int = 5
     views: tuple[tuple[str, float], ...] = (("page", 1.0),)
+    cards: float = 0.0
     sheets: float = 0.0
     tasks: tuple[tuple[str, float], ...] | None = None
     max_rows: int | None = None
@@ -49,6 +53,7 @@ class Stage:
     corrupt: float = 0.0
     learning_rate: float = 4e-4
     cool_down: bool = False
+    beside: "Stage | None" = None
 
 
 ANSWERED = (
@@ -56,6 +61,14 @@ ANSWERED = (
     ("compare", 0.4), ("presence", 0.3),
 )  # fmt: skip
 """Tasks whose answer is on the page."""
+
+CARD = Difficulty(blocks=(2, 6), width_px=(420, 1200))
+CARD_ROWS = 30
+FINDING = Stage(
+    "finding", "match", 0, difficulty=Difficulty(blocks=(2, 9), width_px=(500, 1654)), pages=3, questions=24,
+    max_rows=PAGE_ROWS, corrupt=0.02,
+)  # fmt: skip
+"""Never a stage of its own."""
 
 STAGES = (
     Stage("reader", "reader", 22, pages=2, learning_rate=2e-3, cool_down=True),
@@ -80,11 +93,11 @@ STAGES = (
         pages=3, questions=16, max_rows=PAGE_ROWS, corrupt=0.02, learning_rate=3e-4,
     ),
     Stage(
-        "join", "joint", 25, difficulty=Difficulty(blocks=(2, 6), width_px=(420, 1200)), pages=3, questions=12, max_rows=30,
+        "join", "joint", 25, difficulty=CARD, pages=3, questions=12, max_rows=CARD_ROWS,
         views=(("page", 0.6), ("crop", 0.2), ("page+crops", 0.2)), learning_rate=2e-4, cool_down=True,
     ),
     Stage(
-        "views", "joint", 40, pages=3, questions=14, learning_rate=2e-4, cool_down=True,
-        views=(("page", 0.4), ("crop", 0.15), ("page+crops", 0.45)), sheets=0.15,
+        "views", "joint", 40, pages=3, questions=16, learning_rate=2e-4, cool_down=True,
+        views=(("page", 0.4), ("crop", 0.2), ("page+crops", 0.4)), cards=0.5, sheets=0.25, beside=FINDING,
     ),
 )  # fmt: skip

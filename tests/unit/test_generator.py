@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from ops.train.batches import IGNORE, Batch, Batches, ReaderBatch
+from ops.train.batches import IGNORE, MAX_QUESTION, Batch, Batches, ReaderBatch
 from ops.train.checkpoint import State, new_model, restore
 from ops.train.compose import (
     CLOSINGS,
@@ -45,12 +45,13 @@ from ops.train.questions import (
     _content,
 )
 from ops.train.recipe import Run, Trainer
-from ops.train.stages import STAGES, Stage
+from ops.train.stages import CARD_ROWS, STAGES, Stage
 from ops.train.views import PAGE_SCALE, page_view, picture
-from ops.train.wordings import VARIED
+from ops.train.wordings import VARIED, dressed
 from ops.train.words import table
 from pipeline.vlms.embedded.alphabet import BOXES, CHARACTER_CLASS, CHARACTERS
 from pipeline.vlms.embedded.modeling import load
+from pipeline.vlms.embedded.processing import grid_size, page_view_size
 
 CARD = Difficulty(blocks=(1, 3), width_px=(500, 700))
 PAGES = ["a", "b", "c", "d"]
@@ -61,7 +62,8 @@ READER, FIND = (next(stage for stage in STAGES if stage.name == name) for name i
 @pytest.mark.parametrize("difficulty", [CARD, Difficulty()], ids=["card", "page"])
 def test_ink_is_inside_the_boxes_of_its_characters(seed, difficulty):
     page = compose(seed, "train", difficulty)
-    page.shapes.clear()
+    for drawn in (page.shapes, page.stamps, page.strokes):
+        drawn.clear()
     page.paper = 255
     dark = np.asarray(page.draw()) < 128
     covered = np.zeros_like(dark)
@@ -168,6 +170,23 @@ def test_the_same_seed_gives_the_same_stream():
     assert isinstance(pictures[0], ReaderBatch)
     assert isinstance(pictures[1], ReaderBatch)
     assert torch.equal(pictures[0].pixels, pictures[1].pixels)
+
+
+def test_small_pages_are_small_and_questions_keep_to_the_length_of_their_batch():
+    views = next(stage for stage in STAGES if stage.name == "views")
+    stage = replace(views, trains="language", views=(("page", 1.0),), cards=1.0)
+    batches = [Batches(1, stage, "train")[n] for n in range(6)]
+    assert all(isinstance(batch, Batch) and batch.groups[0].classes.shape[1] <= CARD_ROWS for batch in batches)
+    lengths = [batch.ids.shape[2] - 1 for batch in batches]  # without the token that opens the answer
+    assert max(lengths) <= max(MAX_QUESTION)
+    assert min(lengths) <= min(MAX_QUESTION)
+
+
+def test_a_large_sheet_is_shown_as_the_pipeline_shows_it():
+    views = next(stage for stage in STAGES if stage.name == "views")
+    batch = Batches(1, replace(views, trains="language", views=(("page", 1.0),), cards=0.0, sheets=1.0), "train")[0]
+    assert isinstance(batch, Batch)
+    assert {group.classes.shape[1:3] for group in batch.groups} == {grid_size(*page_view_size(2339, 3307))}
 
 
 def test_nothing_held_out_is_trained_on():
@@ -368,6 +387,7 @@ def test_training_starts_resumes_and_exports(tmp_path, monkeypatch):
         Stage(name, trains, 9, difficulty=tiny, pages=2, questions=2, max_rows=8, corrupt=0.1)
         for name, trains in (("eyes", "reader"), ("ask", "match"), ("words", "language"), ("both", "joint"))
     )
+    stages = (*stages[:3], replace(stages[3], cards=0.5, beside=stages[1]))
     fresh = State(seed=3, layers=4)
     for n, stage in enumerate(stages):
         for _ in range(2):
@@ -458,6 +478,29 @@ def test_wordings_put_together_are_sentences_and_none_is_held_out(sort):
     assert not any(is_held_out(text) for text in texts)
     for text in {text.format(**spoken) for text in texts}:
         assert not re.search(r'[][|{}]|  | [?.,]|\w"\w', text), text
+
+
+def test_words_around_a_wording_leave_its_places_and_are_not_held_out():
+    rng = random.Random(1)
+    for text in FRAMES:
+        texts = {dressed(text, rng) for _ in range(30)}
+        assert len(texts) > 5
+        assert all(other.count("{label}") == text.count("{label}") for other in texts)
+        assert not any(is_held_out(other) for other in texts - {text})
+
+
+def test_values_at_any_distance_belong_to_their_labels(monkeypatch):
+    monkeypatch.setattr("ops.train.compose.LOOSE_SHARE", 1.0)
+    placed = set()
+    for seed in range(12):
+        page = compose(str(seed), "train", CARD)
+        for field in page.fields:
+            if not field.row:
+                (x0, y0, _, y1), (vx, vy, _, _) = page.box(field.label_spans), page.box(field.value_spans)
+                assert field.label == " ".join(page.text(span) for span in field.label_spans)
+                assert vy > y0 - (y1 - y0)
+                placed.add((len(field.label_spans), vy > y1, vx > x0 + 10))
+    assert {(1, False, True), (1, True, False), (2, False, True)} <= placed
 
 
 def test_questions_of_the_benchmark_are_asked_in_no_wording_put_together():
