@@ -505,14 +505,7 @@ class Composer:
                 label = strike(rng, spellings)
             else:
                 name, kind = "", rng.choice(KINDS)
-                draw = rng.random()
-                if draw < 0.65:
-                    label = " ".join(self.words.word() for _ in range(rng.choice((1, 1, 2, 2, 3)))).capitalize()
-                elif draw < 0.85:
-                    label = self.words.pseudo_word().capitalize()
-                else:
-                    label = self.words.pattern(rng.choice(("@-##", "@#", "@@##", "Item ##", "No. #", "Part @", "Line ##")))
-                label = strike(rng, (label,))
+                label = strike(rng, (self.words.label(),))
             if label.lower() not in self.used and not (name and name in self.used):
                 self.used.update((label.lower(), name))
                 return name, kind, label

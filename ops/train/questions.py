@@ -11,12 +11,14 @@ from ops.train.compose import SENDER_QUESTIONS, SENTENCES, SIGNER_QUESTIONS
 from ops.train.document import Field, Page, Span
 from ops.train.faces import Split, is_held_out
 from ops.train.wordings import VARIED, dressed
-from ops.train.words import FIELDS, Words
+from ops.train.words import FIELDS, KINDS, Words
 from pipeline.vlms.embedded.alphabet import OPTION_LETTER, OR_NOT_FOUND, SINGLE_WORD
 
 NOT_FOUND = "not found"
 VARIED_SHARE, DRESSED_SHARE = 0.6, 0.4
 """Of training questions, where there are wordings for their sort; of the others, with words around them."""
+UNKNOWN_SHARE = 0.3
+"""Of the labels in training that a page does not have: those of the open vocabulary, as its pages have them."""
 FUNCTION_WORDS = frozenset(
     (
         "what", "when", "wher", "whic", "whos", "whom", "who", "the", "this", "that", "does", "did", "how", "much", "many", "was", "were",
@@ -438,6 +440,11 @@ class Asker:
         """A label that the page does not have, and its kind; half the time one that looks like one that it has."""
         present = {f.label.lower().rstrip(" :.") for f in self.page.fields} | {f.name for f in self.page.fields}
         for _ in range(30):
+            # The other pages of a document are asked for its labels, too: known ones and others.
+            if self.split == "train" and self.rng.random() < UNKNOWN_SHARE:
+                label = self.words.label()
+                if label.lower() not in present:
+                    return label, self.rng.choice(KINDS)
             draw = self.rng.random()
             if draw < 0.35 and self.page.fields:
                 # A known field of a kind that occurs with another meaning: "delivery date" where there is an invoice date.

@@ -236,6 +236,15 @@ class Words:
             words = [word.upper() for word in words]
         return " ".join(words)
 
+    def label(self) -> str:
+        """A label that nobody knows: words, a word that no dictionary has, or letters and digits."""
+        draw = self.rng.random()
+        if draw < 0.65:
+            return " ".join(self.word() for _ in range(self.rng.choice((1, 1, 2, 2, 3)))).capitalize()
+        if draw < 0.85:
+            return self.pseudo_word().capitalize()
+        return self.pattern(self.rng.choice(("@-##", "@#", "@@##", "Item ##", "No. #", "Part @", "Line ##")))
+
     def random_text(self) -> str:
         """Letters and digits without any sense, so that nothing is gained by guessing."""
         return self.pattern("*" * self.rng.randint(3, 9))

@@ -48,7 +48,7 @@ from ops.train.recipe import Run, Trainer
 from ops.train.stages import CARD_ROWS, STAGES, Stage
 from ops.train.views import PAGE_SCALE, page_view, picture
 from ops.train.wordings import VARIED, dressed
-from ops.train.words import table
+from ops.train.words import FIELDS, table
 from pipeline.vlms.embedded.alphabet import BOXES, CHARACTER_CLASS, CHARACTERS
 from pipeline.vlms.embedded.modeling import load
 from pipeline.vlms.embedded.processing import grid_size, page_view_size
@@ -335,9 +335,18 @@ def test_the_trainers_language_model_is_the_published_one():
             torch.testing.assert_close(ours[before : before + len(expected)], expected, atol=1e-4, rtol=1e-4)
 
 
+def test_labels_of_every_sort_are_asked_for_where_they_are_not():
+    asker = Asker(compose("a", "train"), random.Random(1), "train")
+    labels = {asker._absent()[0] for _ in range(300)}
+    present = {field.label.lower() for field in asker.page.fields}
+    assert not {label.lower() for label in labels} & present
+    assert any(re.fullmatch(r"[A-Z][-A-Z]?\d+", label) for label in labels)
+    assert any(label in spellings for label in labels for _, spellings in FIELDS.values())
+
+
 def test_one_question_in_six_has_no_answer_on_the_page():
     asked = []
-    for seed in range(12):
+    for seed in range(36):
         page = compose(str(seed), "train")
         asker = Asker(page, random.Random(seed), "train")
         asked += [q for _ in range(20) if (q := asker.ask())]
