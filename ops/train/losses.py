@@ -11,16 +11,8 @@ from ops.train.batches import IGNORE, Batch, Group, ReaderBatch
 from ops.train.language import Tokens, normed, read
 from ops.train.stages import Stage
 from ops.train.wiring import FIND_LAYER, MATCH_LAYER, MATCH_SHARPNESS, STILL
-from pipeline.vlms.embedded.configuration import CELL_HEIGHT_PX, CELL_WIDTH_PX, PLACE_COLUMNS, PLACE_ROWS
-from pipeline.vlms.embedded.modeling import (
-    Laid,
-    ReaderTower,
-    grid_places,
-    multiplies_bf16,
-    printed_span,
-    prompt_embeddings,
-    times,
-)
+from pipeline.vlms.embedded.configuration import PLACE_COLUMNS, PLACE_ROWS
+from pipeline.vlms.embedded.modeling import Laid, ReaderTower, grid_places, multiplies_bf16, printed_part, prompt_embeddings
 from pipeline.vlms.embedded.processing import inked_cells
 
 MATCH_SIZE = len(STILL)
@@ -252,8 +244,7 @@ def lay_out_group(tower: ReaderTower, group: Group, corrupt: float) -> Laid:
 def _read(tower: ReaderTower, pixels: Tensor) -> Tensor:
     """Probabilities [n, R, C, J, n_characters]; around what is printed in any of the views there is nothing to read."""
     inked = inked_cells(pixels)
-    rows, columns = printed_span(inked.any(0).any(1)), printed_span(inked.any(0).any(0))
-    printed = pixels[:, :, times(rows, CELL_HEIGHT_PX), times(columns, CELL_WIDTH_PX)]
+    printed, rows, columns = printed_part(pixels, inked.any(0))
     named = tower.reader(printed).float().softmax(-1)
     seen = named.new_zeros(*inked.shape, *named.shape[3:])
     seen[..., 0] = 1

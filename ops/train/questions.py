@@ -274,10 +274,13 @@ class Asker:
 
     def _frame(self, frames: tuple[str, ...], sort: str = "") -> str:
         """One of `frames`; in training mostly one of the many of that sort."""
-        if sort and self.split == "train" and self.rng.random() < VARIED_SHARE:
+        frames = _frames(frames, self.split)
+        if self.split == "held-out":
+            return self.rng.choice(frames)
+        if sort and self.rng.random() < VARIED_SHARE:
             return self.rng.choice(self.rng.choice(VARIED[sort]))
-        frame = self.rng.choice(_frames(frames, self.split))
-        return dressed(frame, self.rng) if self.split == "train" and self.rng.random() < DRESSED_SHARE else frame
+        frame = self.rng.choice(frames)
+        return dressed(frame, self.rng) if self.rng.random() < DRESSED_SHARE else frame
 
     def _ask_for(self, label: str, kind: str) -> str:
         special = FRAMES_BY_KIND.get(kind)

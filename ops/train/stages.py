@@ -1,6 +1,6 @@
 """The curriculum: what each stage of training shows and asks, and when it is over."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ops.train.compose import FULL, Difficulty
@@ -64,10 +64,12 @@ ANSWERED = (
 
 CARD = Difficulty(blocks=(2, 6), width_px=(420, 1200))
 CARD_ROWS = 30
-FINDING = Stage(
-    "finding", "match", 0, difficulty=Difficulty(blocks=(2, 9), width_px=(500, 1654)), pages=3, questions=24,
-    max_rows=PAGE_ROWS, corrupt=0.02,
+# Which cell a question asks for: a question costs some forty tokens, since no page goes through the language model.
+ASK = Stage(
+    "ask", "match", 30, gate=0.97, difficulty=Difficulty(recurring=0.05, blocks=(2, 8), width_px=(420, 1654)), pages=3,
+    questions=24, max_rows=PAGE_ROWS, corrupt=0.02, learning_rate=6e-4,
 )  # fmt: skip
+FINDING = replace(ASK, name="finding", difficulty=Difficulty(blocks=(2, 9), width_px=(500, 1654)))
 """Never a stage of its own."""
 
 STAGES = (
@@ -77,11 +79,7 @@ STAGES = (
         "links", "tower", 10, gate=0.98, difficulty=Difficulty(blocks=(2, 6), width_px=(300, 1654)), pages=3, questions=1,
         max_rows=PAGE_ROWS, corrupt=0.02,
     ),
-    # Which cell a question asks for: a question costs some forty tokens, since no page goes through the language model.
-    Stage(
-        "ask", "match", 30, gate=0.97, difficulty=Difficulty(recurring=0.05, blocks=(2, 8), width_px=(420, 1654)), pages=3,
-        questions=24, max_rows=PAGE_ROWS, corrupt=0.02, learning_rate=6e-4,
-    ),
+    ASK,
     # The first weights copy already (`wiring`): what is learned is to go on and to end. Small pages first.
     Stage(
         "find", "language", 15, gate=0.95, difficulty=Difficulty(recurring=0.05, blocks=(1, 3), width_px=(280, 700)),

@@ -94,18 +94,7 @@ PATTERNS: dict[str, tuple[str, ...]] = {
 
 
 _BEFORE = ("", "", "", "Please answer: ", "Question: ", "Q: ", "Hi, ", "Quick question: ", "I wonder: ", "One more thing: ", "Now, ", "So, ", "Tell me, ", "Say, ")  # fmt: skip
-_AFTER = (
-    "",
-    "",
-    "",
-    "",
-    " Thanks.",
-    " Please.",
-    " (see the page)",
-    " Do you know?",
-    " I cannot find it.",
-    " Look at the page.",
-)
+_AFTER = ("", "", "", "", " Thanks.", " Please.", " (see the page)", " Do you know?", " I cannot find it.", " Look at the page.")  # fmt: skip
 
 
 def dressed(text: str, rng: random.Random) -> str:

@@ -389,8 +389,7 @@ class ReaderTower(PreTrainedModel):  # type: ignore[misc, unused-ignore]
         return [self._see(view[None], inked) for view, inked in zip(pixels, inked_cells(pixels), strict=True)]
 
     def _see(self, pixels: Tensor, inked: Tensor) -> Tensor:
-        rows, columns = printed_span(inked.any(1)), printed_span(inked.any(0))
-        printed = pixels[:, :, times(rows, CELL_HEIGHT_PX), times(columns, CELL_WIDTH_PX)]
+        printed, rows, columns = printed_part(pixels, inked)
         # Convolutions are most of a view's cost; they were trained in bf16, and take half the time in it. Not so gradients.
         fast = multiplies_bf16(pixels.device) and not pixels.requires_grad
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=fast):
@@ -409,7 +408,13 @@ class ReaderTower(PreTrainedModel):  # type: ignore[misc, unused-ignore]
         return BaseModelOutputWithPooling(last_hidden_state=hidden, hidden_states=(hidden,))
 
 
-def printed_span(inked: Tensor) -> slice:
+def printed_part(pixels: Tensor, inked: Tensor) -> tuple[Tensor, slice, slice]:
+    """The part of views [B, 1, H, W] around the cells [R, C] that hold ink in any of them; its rows and columns of cells."""
+    rows, columns = _span(inked.any(1)), _span(inked.any(0))
+    return pixels[:, :, _times(rows, CELL_HEIGHT_PX), _times(columns, CELL_WIDTH_PX)], rows, columns
+
+
+def _span(inked: Tensor) -> slice:
     """The rows or columns [n] from the first to the last with ink, and one on each side, for what is seen around print."""
     held = torch.nonzero(inked)
     return slice(max(0, int(held[0]) - 1), int(held[-1]) + 2)
@@ -425,8 +430,7 @@ def multiplies_bf16(device: torch.device) -> bool:
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
-def times(span: slice, factor: int) -> slice:
-    """A span of cells in pixels."""
+def _times(span: slice, factor: int) -> slice:
     return slice(span.start * factor, span.stop * factor)
 
 
