@@ -1,6 +1,7 @@
 """A training checkpoint: bf16 weights, and where the run stands. Resuming restarts the optimizer."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -47,9 +48,13 @@ def new_model(state: State) -> tuple[LlavaForConditionalGeneration, PreTrainedTo
 def save(folder: Path, state: State, model: nn.Module, heads: nn.Module) -> None:
     """Write a checkpoint; each file is replaced as a whole, the state last, so that an interrupted save leaves the older
     one."""
+    _write(folder, state, {MODEL: model.state_dict(), HEADS: heads.state_dict()})
+
+
+def _write(folder: Path, state: State, files: dict[str, dict[str, Tensor]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for name, module in ((MODEL, model), (HEADS, heads)):
-        tensors = {k: v.to(torch.bfloat16 if v.is_floating_point() else v.dtype) for k, v in module.state_dict().items()}
+    for name, weights in files.items():
+        tensors = {k: v.to(torch.bfloat16 if v.is_floating_point() else v.dtype) for k, v in weights.items()}
         save_file({k: v.contiguous() for k, v in tensors.items()}, folder / f"{name}.new")
         (folder / f"{name}.new").replace(folder / name)
     (folder / f"{STATE}.new").write_text(json.dumps(asdict(state), indent=1) + "\n")
@@ -74,6 +79,28 @@ def load_into(folder: Path, module: nn.Module, name: str = MODEL) -> None:
     missing, unexpected = module.load_state_dict(tensors, strict=False)
     if unexpected or missing:
         raise ValueError(f"{folder / name} does not fit the model: missing {missing[:3]}, unexpected {unexpected[:3]}")
+
+
+def average(folders: Sequence[Path], target: Path) -> None:
+    """Write a checkpoint whose weights are the mean of others', each taken at the end of a run's cool-down.
+
+    Runs that went on from one another end at different sides of one basin; their mean lies deeper in it than any of them
+    (Izmailov et al., arXiv:1803.05407). A folder named twice counts twice. The state is the first one's.
+
+    Raises:
+        FileNotFoundError: the first folder holds no checkpoint.
+    """
+    state = restore(folders[0])
+    if state is None:
+        raise FileNotFoundError(f"{folders[0]} holds no checkpoint (state.json)")
+    files = {}
+    for name in (MODEL, HEADS):
+        first, *others = (_tensors(folder, name) for folder in folders)
+        files[name] = {
+            k: torch.stack([t, *(other[k] for other in others)]).mean(0) if t.is_floating_point() else t
+            for k, t in first.items()
+        }
+    _write(target, state, files)
 
 
 def take_reader(model: LlavaForConditionalGeneration, folder: Path) -> None:

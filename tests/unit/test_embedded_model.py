@@ -159,7 +159,7 @@ def test_view_sizes_keep_their_bounds(width, height):
     assert page[0] <= width
     assert crop[0] <= 640
     assert crop[1] <= 480
-    assert crop[0] <= 1.5 * width + 1
+    assert crop[0] <= width
 
 
 def test_reading_order_of_certain_characters_is_their_order():

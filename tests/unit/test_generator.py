@@ -4,6 +4,7 @@ import hashlib
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +14,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from ops.train.batches import IGNORE, MAX_QUESTION, Batch, Batches, ReaderBatch
-from ops.train.checkpoint import State, new_model, restore
+from ops.train.checkpoint import State, average, new_model, restore
 from ops.train.compose import (
     CLOSINGS,
     DOCUMENTS,
@@ -399,12 +401,21 @@ def test_training_starts_resumes_and_exports(tmp_path, monkeypatch):
     stages = (*stages[:3], replace(stages[3], cards=0.5, beside=stages[1]))
     fresh = State(seed=3, layers=4)
     for n, stage in enumerate(stages):
+        if stage is stages[-1]:
+            shutil.copytree(tmp_path, tmp_path / "before", ignore=shutil.ignore_patterns("before"))
         for _ in range(2):
             Trainer(Run(tmp_path, minutes=5, workers=0, stages=(stage,), max_steps=2, device="cpu"), fresh).train()
             stopped = restore(tmp_path)
             assert stopped is not None
         assert stopped.steps == {s.name: 4 for s in stages[: n + 1]}
-    export(tmp_path, tmp_path / "shipped")
+    average([tmp_path, tmp_path, tmp_path / "before"], tmp_path / "mean")
+    weights = [load_file(folder / "model.safetensors") for folder in (tmp_path, tmp_path / "before", tmp_path / "mean")]
+    name = "model.language_model.layers.3.self_attn.q_proj.weight"
+    after, before, mean = (w[name].float() for w in weights)
+    assert not torch.equal(after, before)
+    torch.testing.assert_close(mean, (2 * after + before) / 3, atol=1e-3, rtol=0.01)
+    assert restore(tmp_path / "mean") == stopped
+    export(tmp_path / "mean", tmp_path / "shipped")
     model, _ = load(tmp_path / "shipped")
     assert model.config.text_config.num_hidden_layers == 4
     report = evaluate(model, 1)
