@@ -209,7 +209,7 @@ def _dirty(grey: NDArray[np.float32], rng: random.Random, noise: np.random.Gener
 
 
 def reader_window(page: Page, rng: random.Random, height: int, width: int) -> View:
-    """A window of `height` x `width` view pixels anywhere on the page, at a scale from a large sheet's to that of large print.
+    """A window of `height` x `width` view pixels, anywhere on the page, at any scale from a large sheet to large print.
 
     The window is centred near a character, so that few are empty.
     """
