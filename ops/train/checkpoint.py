@@ -67,6 +67,18 @@ def restore(folder: Path) -> State | None:
     return State(**json.loads(path.read_text())) if path.exists() else None
 
 
+def state_of(folder: Path) -> State:
+    """The state of a checkpoint.
+
+    Raises:
+        FileNotFoundError: `folder` holds none.
+    """
+    state = restore(folder)
+    if state is None:
+        raise FileNotFoundError(f"{folder} holds no checkpoint ({STATE})")
+    return state
+
+
 def load_into(folder: Path, module: nn.Module, name: str = MODEL) -> None:
     """Copy the weights of a checkpoint into a module.
 
@@ -88,11 +100,9 @@ def average(folders: Sequence[Path], target: Path) -> None:
     (Izmailov et al., arXiv:1803.05407). A folder named twice counts twice. The state is the first one's.
 
     Raises:
-        FileNotFoundError: the first folder holds no checkpoint.
+        FileNotFoundError: a folder holds no checkpoint.
     """
-    state = restore(folders[0])
-    if state is None:
-        raise FileNotFoundError(f"{folders[0]} holds no checkpoint (state.json)")
+    state, *_ = [state_of(folder) for folder in folders]
     files = {}
     for name in (MODEL, HEADS):
         first, *others = (_tensors(folder, name) for folder in folders)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from ops.train.checkpoint import HEADS, STATE, load_into, new_model, restore, take_reader
+from ops.train.checkpoint import HEADS, STATE, load_into, new_model, state_of, take_reader
 from ops.train.plot import plot
 
 MAX_FILE = "15MB"
@@ -24,9 +24,7 @@ def export(folder: Path, target: Path, eyes: Path | None = None) -> None:
     Raises:
         FileNotFoundError: `folder` holds no checkpoint.
     """
-    state = restore(folder)
-    if state is None:
-        raise FileNotFoundError(f"{folder} holds no checkpoint (state.json)")
+    state = state_of(folder)
     model, tokenizer = new_model(state)
     load_into(folder, model)
     if eyes:

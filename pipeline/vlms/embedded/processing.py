@@ -36,8 +36,7 @@ def page_view_size(width_px: int, height_px: int) -> tuple[int, int]:
     >>> page_view_size(1654, 2339)
     (928, 1312)
     """
-    scale = min(1.0, PAGE_LONG_SIDE_PX / max(width_px, height_px))
-    return max(1, round(width_px * scale)), max(1, round(height_px * scale))
+    return _fitted(width_px, height_px, PAGE_LONG_SIDE_PX, PAGE_LONG_SIDE_PX)
 
 
 def crop_view_size(width_px: int, height_px: int) -> tuple[int, int]:
@@ -46,7 +45,11 @@ def crop_view_size(width_px: int, height_px: int) -> tuple[int, int]:
     >>> crop_view_size(400, 80)
     (400, 80)
     """
-    scale = min(1.0, CROP_WIDTH_PX / width_px, CROP_HEIGHT_PX / height_px)
+    return _fitted(width_px, height_px, CROP_WIDTH_PX, CROP_HEIGHT_PX)
+
+
+def _fitted(width_px: int, height_px: int, most_wide_px: int, most_high_px: int) -> tuple[int, int]:
+    scale = min(1.0, most_wide_px / width_px, most_high_px / height_px)
     return max(1, round(width_px * scale)), max(1, round(height_px * scale))
 
 
