@@ -24,6 +24,7 @@ def main() -> None:
         "--rate", type=float, default=1.0, help="factor of the learning rates: below 1 refines what is trained"
     )
     parser.add_argument("--stages", nargs="*", choices=[s.name for s in STAGES], help="only these stages")
+    parser.add_argument("--again", action="store_true", help="begin another round of these stages, whatever is over")
     parser.add_argument("--seed", type=int, default=1, help="of a run that starts from nothing")
     parser.add_argument("--layers", type=int, default=5, help="language layers of a run that starts from nothing")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -42,6 +43,9 @@ def main() -> None:
     trainer = Trainer(run, fresh)
     if arguments.eyes:
         take_reader(trainer.model, arguments.eyes)
+    if arguments.again:
+        for stage in stages:
+            trainer.state.begin_again(stage.name)
     trainer.train()
 
 

@@ -1,6 +1,7 @@
 """A training checkpoint: bf16 weights, and where the run stands. Resuming restarts the optimizer."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from ops.train.wiring import wire
 from pipeline.vlms.embedded.modeling import build_model
 from pipeline.vlms.embedded.tokenizer import build_tokenizer
 
-STATE, MODEL, HEADS = "state.json", "model.safetensors", "heads.safetensors"
+STATE, MODEL, HEADS, LOG = "state.json", "model.safetensors", "heads.safetensors", "training.jsonl"
 
 
 @dataclass
@@ -27,6 +28,7 @@ class State:
         steps: steps done in each stage; a stage's batches are numbered by them, so a resumed run continues the stream.
         seconds: training time spent in each stage.
         passed: stages that are over.
+        begun: seconds that a stage had when its present round began; 0 where it has had one round only.
     """
 
     seed: int = 1
@@ -34,6 +36,16 @@ class State:
     steps: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     passed: list[str] = field(default_factory=list)
+    begun: dict[str, float] = field(default_factory=dict)
+
+    def begin_again(self, stage: str) -> None:
+        """Open another round of a stage: its time is counted from now on, its steps go on."""
+        self.passed = [name for name in self.passed if name != stage]
+        self.begun[stage] = self.seconds.get(stage, 0.0)
+
+    def share(self, stage: str, length_s: float) -> float:
+        """How much of a stage's present round is over, 0 to 1, if a round takes `length_s` seconds."""
+        return min(1.0, (self.seconds.get(stage, 0.0) - self.begun.get(stage, 0.0)) / length_s)
 
 
 def new_model(state: State) -> tuple[LlavaForConditionalGeneration, PreTrainedTokenizerFast]:
@@ -97,7 +109,7 @@ def average(folders: Sequence[Path], target: Path) -> None:
     """Write a checkpoint whose weights are the mean of others', each taken at the end of a run's cool-down.
 
     Runs that went on from one another end at different sides of one basin; their mean lies deeper in it than any of them
-    (Izmailov et al., arXiv:1803.05407). A folder named twice counts twice. The state is the first one's.
+    (Izmailov et al., arXiv:1803.05407). A folder named twice counts twice. The state and the log are the first one's.
 
     Raises:
         FileNotFoundError: a folder holds no checkpoint.
@@ -111,6 +123,8 @@ def average(folders: Sequence[Path], target: Path) -> None:
             for k, t in first.items()
         }
     _write(target, state, files)
+    if (folders[0] / LOG).exists():
+        shutil.copyfile(folders[0] / LOG, target / LOG)
 
 
 def take_reader(model: LlavaForConditionalGeneration, folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Export a training checkpoint as the shipped model: `python -m ops.train.export FOLDER TARGET`.
 
-Writes what `from_pretrained` reads (bf16 weights, configuration, tokenizer), what the trainer needs to go on, and a plot of
-its log. The scores and the model card are written beside it by hand, from `python -m ops.train.evaluate`.
+Writes what `from_pretrained` reads (bf16 weights, configuration, tokenizer), what the trainer needs to go on, and its log,
+also as a plot. The scores and the model card are written beside it by hand, from `python -m ops.train.evaluate`.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from ops.train.checkpoint import HEADS, STATE, load_into, new_model, state_of, take_reader
+from ops.train.checkpoint import HEADS, LOG, STATE, load_into, new_model, state_of, take_reader
 from ops.train.plot import plot
 
 MAX_FILE = "15MB"
@@ -37,8 +37,9 @@ def export(folder: Path, target: Path, eyes: Path | None = None) -> None:
     tokenizer.save_pretrained(target)
     for name in (STATE, HEADS):
         shutil.copyfile(folder / name, target / name)
-    log = folder / "log.jsonl"
+    log = folder / LOG
     if log.exists():
+        shutil.copyfile(log, target / LOG)
         records = [json.loads(line) for line in log.read_text().splitlines()]
         (target / "training.svg").write_text(plot(records))
 

@@ -10,7 +10,7 @@ WIDTH, HEIGHT, MARGIN = 900, 420, 50
 
 
 def plot(records: Sequence[dict[str, Any]]) -> str:
-    """Draw the records of a `log.jsonl`; the left axis is the loss, the right one the share of characters right."""
+    """Draw the records of a run's log; the left axis is the loss, the right one the share of characters right."""
     if not records:
         return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}"/>\n'
     longest = max(r["minutes"] for r in records) or 1.0

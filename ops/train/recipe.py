@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ops.train.batches import ENDINGS, Batch, Group, ReaderBatch, stream
-from ops.train.checkpoint import HEADS, State, load_into, new_model, restore, save
+from ops.train.checkpoint import HEADS, LOG, State, load_into, new_model, restore, save
 from ops.train.losses import Heads, Outcome, answer_loss, is_mixed, match_loss, mixed_precision, reader_loss, tower_loss
 from ops.train.muon import FloatMuon
 from ops.train.stages import STAGES, Stage
@@ -105,7 +105,7 @@ class Trainer:
         save(self.run.folder, self.state, self.model, self.heads)
 
     def _write(self, record: dict[str, object]) -> None:
-        with (self.run.folder / "log.jsonl").open("a") as file:
+        with (self.run.folder / LOG).open("a") as file:
             file.write(json.dumps(record) + "\n")
 
     def _optimizers(self, stage: Stage) -> list[torch.optim.Optimizer]:
@@ -152,7 +152,7 @@ class Trainer:
         beside = stream(state.seed, stage.beside, "train", first, run.workers) if stage.beside else itertools.repeat(None)
         for number, (batch, other) in enumerate(zip(batches, beside, strict=False)):
             begun = time.monotonic()
-            share = min(1.0, state.seconds.get(stage.name, 0.0) / length_s)
+            share = state.share(stage.name, length_s)
             rate = stage.learning_rate * min(1.0, (number + 1) / WARM_UP_STEPS)
             if stage.cool_down:
                 # To zero by 1 - sqrt over the last part of the stage, or of this run if that ends sooner.

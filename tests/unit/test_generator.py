@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from ops.train.batches import IGNORE, MAX_QUESTION, Batch, Batches, ReaderBatch
-from ops.train.checkpoint import State, average, new_model, restore
+from ops.train.checkpoint import LOG, State, average, new_model, restore
 from ops.train.compose import (
     CLOSINGS,
     DOCUMENTS,
@@ -389,6 +389,18 @@ def test_a_stamp_and_a_stroke_are_drawn_where_they_are_put():
     assert (stamped | stroked).all()
 
 
+def test_another_round_of_a_stage_has_its_whole_time_and_counts_on():
+    state = State(steps={"views": 7}, seconds={"ask": 5.0, "views": 100.0}, passed=["ask", "views"])
+    assert state.share("views", 100) == 1
+    state.begin_again("views")
+    assert state.passed == ["ask"]
+    assert state.share("views", 100) == 0
+    state.seconds["views"] += 25
+    assert state.share("views", 100) == 0.25
+    assert (state.share("ask", 10), state.share("reader", 10)) == (0.5, 0)
+    assert (state.seconds, state.steps) == ({"ask": 5.0, "views": 125.0}, {"views": 7})
+
+
 @pytest.mark.slow
 def test_training_starts_resumes_and_exports(tmp_path, monkeypatch):
     """The whole recipe at a tiny size: every kind of stage, stopped half-way and continued; the export loads."""
@@ -415,7 +427,11 @@ def test_training_starts_resumes_and_exports(tmp_path, monkeypatch):
     assert not torch.equal(after, before)
     torch.testing.assert_close(mean, (2 * after + before) / 3, atol=1e-3, rtol=0.01)
     assert restore(tmp_path / "mean") == stopped
+    (tmp_path / LOG).write_text('{"stage": "both", "minutes": 1.0, "loss": 2.0, "accuracy": 0.5}\n')
+    average([tmp_path], tmp_path / "mean")
     export(tmp_path / "mean", tmp_path / "shipped")
+    assert (tmp_path / "shipped" / LOG).read_text() == (tmp_path / LOG).read_text()
+    assert "both" in (tmp_path / "shipped" / "training.svg").read_text()
     model, _ = load(tmp_path / "shipped")
     assert model.config.text_config.num_hidden_layers == 4
     report = evaluate(model, 1)
