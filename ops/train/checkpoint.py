@@ -1,7 +1,6 @@
 """A training checkpoint: bf16 weights, and where the run stands. Resuming restarts the optimizer."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -123,8 +122,9 @@ def average(folders: Sequence[Path], target: Path) -> None:
             for k, t in first.items()
         }
     _write(target, state, files)
-    if (folders[0] / LOG).exists():
-        shutil.copyfile(folders[0] / LOG, target / LOG)
+    log = folders[0] / LOG
+    if log.exists():
+        (target / LOG).write_bytes(log.read_bytes())  # not copied: the target may be one of the folders
 
 
 def take_reader(model: LlavaForConditionalGeneration, folder: Path) -> None:

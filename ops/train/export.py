@@ -5,14 +5,13 @@ also as a plot. The scores and the model card are written beside it by hand, fro
 """
 
 import argparse
-import json
 import shutil
 from pathlib import Path
 
 import torch
 
 from ops.train.checkpoint import HEADS, LOG, STATE, load_into, new_model, state_of, take_reader
-from ops.train.plot import plot
+from ops.train.plot import plot_log
 
 MAX_FILE = "15MB"
 """Files of the repository stay below 15 MiB."""
@@ -40,8 +39,7 @@ def export(folder: Path, target: Path, eyes: Path | None = None) -> None:
     log = folder / LOG
     if log.exists():
         shutil.copyfile(log, target / LOG)
-        records = [json.loads(line) for line in log.read_text().splitlines()]
-        (target / "training.svg").write_text(plot(records))
+        plot_log(log, target / "training.svg")
 
 
 def main() -> None:

@@ -44,13 +44,18 @@ def plot(records: Sequence[dict[str, Any]]) -> str:
     return "\n".join([*parts, "</svg>", ""])
 
 
+def plot_log(log: Path, svg: Path) -> None:
+    """Draw a run's log into a file."""
+    svg.write_text(plot([json.loads(line) for line in log.read_text().splitlines()]))
+
+
 def main() -> None:
     """Plot a log: `python -m ops.train.plot LOG SVG`."""
     parser = argparse.ArgumentParser(prog="python -m ops.train.plot", description=__doc__)
     parser.add_argument("log", type=Path)
     parser.add_argument("svg", type=Path)
     arguments = parser.parse_args()
-    arguments.svg.write_text(plot([json.loads(line) for line in arguments.log.read_text().splitlines()]))
+    plot_log(arguments.log, arguments.svg)
 
 
 if __name__ == "__main__":

@@ -429,6 +429,7 @@ def test_training_starts_resumes_and_exports(tmp_path, monkeypatch):
     assert restore(tmp_path / "mean") == stopped
     (tmp_path / LOG).write_text('{"stage": "both", "minutes": 1.0, "loss": 2.0, "accuracy": 0.5}\n')
     average([tmp_path], tmp_path / "mean")
+    average([tmp_path / "mean"], tmp_path / "mean")  # in place
     export(tmp_path / "mean", tmp_path / "shipped")
     assert (tmp_path / "shipped" / LOG).read_text() == (tmp_path / LOG).read_text()
     assert "both" in (tmp_path / "shipped" / "training.svg").read_text()
