@@ -68,6 +68,8 @@ def _write(folder: Path, state: State, files: dict[str, dict[str, Tensor]]) -> N
         tensors = {k: v.to(torch.bfloat16 if v.is_floating_point() else v.dtype) for k, v in weights.items()}
         save_file({k: v.contiguous() for k, v in tensors.items()}, folder / f"{name}.new")
         (folder / f"{name}.new").replace(folder / name)
+    for part in [*folder.glob(f"{Path(MODEL).stem}-*.safetensors"), folder / f"{MODEL}.index.json"]:
+        part.unlink(missing_ok=True)  # of a shipped folder, older than what has just been written
     (folder / f"{STATE}.new").write_text(json.dumps(asdict(state), indent=1) + "\n")
     (folder / f"{STATE}.new").replace(folder / STATE)
 

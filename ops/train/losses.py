@@ -245,7 +245,7 @@ def _read(tower: ReaderTower, pixels: Tensor) -> Tensor:
     """Probabilities [n, R, C, J, n_characters]; around what is printed in any of the views there is nothing to read."""
     inked = inked_cells(pixels)
     printed, rows, columns = printed_part(pixels, inked.any(0))
-    named = tower.reader(printed).float().softmax(-1)
+    named = tower.read(printed)
     seen = named.new_zeros(*inked.shape, *named.shape[3:])
     seen[..., 0] = 1
     seen[:, rows, columns] = named

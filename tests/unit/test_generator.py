@@ -433,6 +433,11 @@ def test_training_starts_resumes_and_exports(tmp_path, monkeypatch):
     export(tmp_path / "mean", tmp_path / "shipped")
     assert (tmp_path / "shipped" / LOG).read_text() == (tmp_path / LOG).read_text()
     assert "both" in (tmp_path / "shipped" / "training.svg").read_text()
+    monkeypatch.setattr("ops.train.export.MAX_FILE", "4MB")
+    export(tmp_path / "mean", tmp_path / "parts")
+    assert len(list((tmp_path / "parts").glob("model-*.safetensors"))) > 1
+    average([tmp_path / "parts"], tmp_path / "parts")
+    assert [path.name for path in (tmp_path / "parts").glob("model*")] == ["model.safetensors"]
     model, _ = load(tmp_path / "shipped")
     assert model.config.text_config.num_hidden_layers == 4
     report = evaluate(model, 1)

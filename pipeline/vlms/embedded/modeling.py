@@ -8,6 +8,7 @@ width:
 
     pixels [B, 1, 16 R, 32 C]
       -> reader (convolutions)           a distribution over characters at each place, 4 px wide and 8 px high
+      -> settle                          each character at one place (`places`)
       -> compose                         the cell's characters in reading order, one slot each, with the two before and the
                                          one after them
       -> layout layers (bidirectional)   what the cells mean to each other; two-dimensional rotary positions
@@ -51,6 +52,7 @@ from pipeline.vlms.embedded.configuration import (
     PLACES,
     ReaderTowerConfig,
 )
+from pipeline.vlms.embedded.places import settle
 from pipeline.vlms.embedded.processing import inked_cells
 
 ROPE_THETA = 1e16
@@ -297,6 +299,10 @@ class ReaderTower(PreTrainedModel):  # type: ignore[misc, unused-ignore]
         elif isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight)
 
+    def read(self, pixels: Tensor) -> Tensor:
+        """Probabilities [B, R, C, J, n_characters], float32, of the character that stands at each place of [B, 1, H, W]."""
+        return settle(self.reader(pixels).float().softmax(-1))
+
     def compose(self, characters: Tensor) -> Tensor:
         """Put the characters of each cell into slots, in reading order: the two before the cell, its own, the one after.
 
@@ -393,8 +399,8 @@ class ReaderTower(PreTrainedModel):  # type: ignore[misc, unused-ignore]
         # Convolutions are most of a view's cost; they were trained in bf16, and take half the time in it. Not so gradients.
         fast = multiplies_bf16(pixels.device) and not pixels.requires_grad
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=fast):
-            named = self.reader(printed)
-        slots = self.compose(named.float().softmax(-1).to(pixels.dtype))
+            named = self.read(printed)
+        slots = self.compose(named.to(pixels.dtype))
         kept = inked[rows, columns]
         return self.lay_out(slots[:, kept.flatten()], torch.nonzero(inked)).tokens[0]
 
