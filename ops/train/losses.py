@@ -11,8 +11,9 @@ from ops.train.batches import IGNORE, Batch, Group, ReaderBatch
 from ops.train.language import Tokens, normed, read
 from ops.train.stages import Stage
 from ops.train.wiring import FIND_LAYER, MATCH_LAYER, MATCH_SHARPNESS, STILL
-from pipeline.vlms.embedded.configuration import PLACE_COLUMNS, PLACE_ROWS
+from pipeline.vlms.embedded.configuration import PLACE_ROWS
 from pipeline.vlms.embedded.modeling import Laid, ReaderTower, grid_places, multiplies_bf16, printed_part, prompt_embeddings
+from pipeline.vlms.embedded.places import by_line
 from pipeline.vlms.embedded.processing import inked_cells
 
 MATCH_SIZE = len(STILL)
@@ -95,9 +96,7 @@ def reader_loss(model: LlavaForConditionalGeneration, batch: ReaderBatch) -> Out
 
 def _strips(places: Tensor) -> Tensor:
     """Rearrange [B, R, C, J, n] by rows of cells and the two heights in them: [B R, 2, C J / 2, n]."""
-    batch, rows, columns, _, n = places.shape
-    places = places.view(batch, rows, columns, PLACE_ROWS, PLACE_COLUMNS, n).transpose(2, 3)
-    return places.reshape(batch * rows, PLACE_ROWS, columns * PLACE_COLUMNS, n)
+    return by_line(places).unflatten(1, (-1, PLACE_ROWS)).flatten(0, 1)
 
 
 def _in_order(classes: Tensor) -> Tensor:

@@ -35,11 +35,17 @@ def settle(characters: Tensor) -> Tensor:
         probabilities of the same shape. Differentiable, but for the choice of places.
     """
     rows, columns = characters.shape[1:3]
-    lines = characters.unflatten(3, (PLACE_ROWS, PLACE_COLUMNS)).transpose(2, 3).flatten(1, 2).flatten(2, 3).clone()
+    lines = by_line(characters)
     _across(lines)
     _across(lines)  # of a line with as much above as below, the first time parts went to either side
     _along(lines)
     return lines.unflatten(2, (columns, PLACE_COLUMNS)).unflatten(1, (rows, PLACE_ROWS)).transpose(2, 3).flatten(3, 4)
+
+
+def by_line(places: Tensor) -> Tensor:
+    """A copy of what is told of each place, [B, R, C, J, n], by rows and columns of places: [B, Y, X, n]."""
+    apart = places.unflatten(3, (PLACE_ROWS, PLACE_COLUMNS)).transpose(2, 3)
+    return apart.clone(memory_format=torch.contiguous_format).flatten(1, 2).flatten(2, 3)
 
 
 def _across(lines: Tensor) -> None:
@@ -50,8 +56,10 @@ def _across(lines: Tensor) -> None:
     fewer = torch.minimum(above, below)
     shared, upwards = (_smooth(_doubled(lines, present)) < BOTH * fewer) & (fewer > SOME), above >= below
     told = torch.where(upwards, present[:, 1:], present[:, :-1])
-    for parity in (0, 1):
-        page, row, column = torch.nonzero(_every_other(shared & (told > TRACE), 1, parity), as_tuple=True)
+    moving = shared & (told > TRACE)
+    for parity in (0, 1):  # so that no place is in two pairs at once
+        page, row, column = torch.nonzero(moving[:, parity::2], as_tuple=True)
+        row = 2 * row + parity
         up = upwards[page, row, column].long()
         to, source = (page, row + 1 - up, column), (page, row + up, column)
         said = lines[to][:, 1:] + lines[source][:, 1:]
@@ -73,10 +81,11 @@ def _along(lines: Tensor) -> None:
 
     As far as nothing is said there; so a doubled letter stays two: of 0.9 at both places next to nothing moves.
     """
-    for parity in (0, 1):
+    for parity in (0, 1):  # as in `_across`
         present = 1 - lines[..., 0].detach()
         pairs = (present[:, :, :-1] > TRACE) & (present[:, :, 1:] > TRACE)
-        page, row, column = torch.nonzero(_every_other(pairs, 2, parity), as_tuple=True)
+        page, row, column = torch.nonzero(pairs[:, :, parity::2], as_tuple=True)
+        column = 2 * column + parity
         left, right = lines[page, row, column], lines[page, row, column + 1]
         a, b = left[:, 1:], right[:, 1:]
         leftwards = (torch.minimum(a, b) * (a - b)).sum(-1, keepdim=True) >= 0
@@ -90,12 +99,6 @@ def _along(lines: Tensor) -> None:
 def _within(moved: Tensor, room: Tensor) -> Tensor:
     """What may move of [K, n - 1] to places of which so much says nothing, [K, 1]."""
     return moved * (room / moved.sum(-1, keepdim=True).clamp(min=1e-6)).clamp(max=1)
-
-
-def _every_other(chosen: Tensor, dim: int, parity: int) -> Tensor:
-    """The even or the odd ones along a dimension, so that no place is in two pairs at once."""
-    index = torch.arange(chosen.shape[dim], device=chosen.device) % 2 == parity
-    return chosen & index.view([-1 if d == dim else 1 for d in range(chosen.dim())])
 
 
 def _smooth(x: Tensor) -> Tensor:
