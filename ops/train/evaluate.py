@@ -51,7 +51,7 @@ def evaluate(model: LlavaForConditionalGeneration, batches: int, split: Split = 
     windows = Batches(EVALUATION_SEED, reader, split)
     outcomes = [reader_loss(model, batch) for n in range(batches) if isinstance(batch := windows[n], ReaderBatch)]
     report: dict[str, object] = {
-        "reader": {k: round(sum(o.parts[k] for o in outcomes) / len(outcomes), 4) for k in ("accuracy", "cells", "false")}
+        "reader": {k: round(sum(o.parts[k] for o in outcomes) / len(outcomes), 4) for k in ("accuracy", "lines", "false")}
     }
     refusal = int(build_tokenizer().convert_tokens_to_ids(whole_answer_token(NOT_FOUND)))
     for arm in ARMS:

@@ -11,11 +11,12 @@ from ops.train.batches import IGNORE, Batch, Group, ReaderBatch
 from ops.train.language import Tokens, normed, read
 from ops.train.stages import Stage
 from ops.train.wiring import FIND_LAYER, MATCH_LAYER, MATCH_SHARPNESS, STILL
-from pipeline.vlms.embedded.configuration import PLACE_ROWS
 from pipeline.vlms.embedded.modeling import Laid, ReaderTower, grid_places, multiplies_bf16, printed_part, prompt_embeddings
-from pipeline.vlms.embedded.places import by_line
+from pipeline.vlms.embedded.places import by_line, settle_lines
 from pipeline.vlms.embedded.processing import inked_cells
 
+LEAST = 1e-6
+"""Probability below which a place's character has no gradient any more, but that of `PLACE_WEIGHT`."""
 MATCH_SIZE = len(STILL)
 NOTHING_WEIGHT = 0.3
 """Weight of questions that have no cell, in what is asked for: to call every question such a one is learned first."""
@@ -61,42 +62,40 @@ def mixed_precision(device: torch.device) -> torch.autocast:
 
 
 def reader_loss(model: LlavaForConditionalGeneration, batch: ReaderBatch) -> Outcome:
-    """What it costs to read each row of cells in its order, whichever places its characters are taken to be at.
+    """What it costs to read each row of places in its order, whichever places its characters are taken to be at.
 
     A character whose centre lies between two places may be named at either; a loss per place alone would teach half of it at
-    each, and so to read it twice or not at all. A little of that loss stays, so that places keep their meaning. Rows with
-    characters too small to read do not count.
+    each, and so to read it twice or not at all. A little of that loss stays, so that places keep their meaning. What is said
+    of one character is brought together first, as it will be (`settle_lines`), and the true ones are brought to the same
+    rows: in which of two rows a line between them is read is for the reader to choose. Rows with characters too small to
+    read do not count.
     """
-    logits = model.model.vision_tower.reader(batch.pixels)
-    log_p, classes = _strips(logits.float().log_softmax(-1)), _strips(batch.classes[..., None]).squeeze(-1)
-    inked, blank = (classes >= 0).all((1, 2)) & (classes > 0).any((1, 2)), (classes == 0).all((1, 2))
-    wanted, rows = classes[inked], log_p[inked]
-    n_characters = (wanted > 0).sum().clamp(min=1)
-    by_place = F.nll_loss(rows.flatten(0, 2), wanted.flatten(), reduction="sum")
-    # A row of cells shows one line, at either height, or two.
-    two = (wanted > 0).any(2).all(1)
-    top, bottom = rows[~two].unbind(1)
-    nothing_above, nothing_below = top[..., :1], bottom[..., :1]
-    either = torch.logaddexp(top + nothing_below, bottom + nothing_above)
-    one_line = torch.cat([nothing_above + nothing_below, either[..., 1:]], dim=-1)
-    order = order_loss(one_line, wanted[~two].amax(1)) + order_loss(rows[two].flatten(0, 1), wanted[two].flatten(0, 1))
+    logits = by_line(model.model.vision_tower.reader(batch.pixels)).float()
+    classes = by_line(batch.classes[..., None]).squeeze(-1)
+    named, true = logits.softmax(-1).clone(), F.one_hot(classes.clamp(min=0), logits.shape[-1]).float()
+    settle_lines(named, true)
+    log_p, wanted = named.clamp(min=LEAST).log(), true.argmax(-1)
+    legible, printed = _rows_legible(classes), (wanted > 0).any(2)
+    read, blank = legible & printed, legible & ~printed
+    order = order_loss(log_p[read], wanted[read])
+    by_place = F.cross_entropy(logits[read].flatten(0, 1), wanted[read].flatten(), reduction="sum")
+    n_characters = (wanted[read] > 0).sum().clamp(min=1)
     total = (order + PLACE_WEIGHT * by_place - BLANK_WEIGHT * log_p[blank][..., 0].sum()) / n_characters
     with torch.no_grad():
-        cells = batch.classes.flatten(0, 2)
-        legible = (cells > 0).any(1) & (cells >= 0).all(1)
-        expected, named = _in_order(cells[legible]), _in_order(logits.flatten(0, 2)[legible].argmax(-1))
+        said, expected = _in_order(named[read].argmax(-1)), _in_order(wanted[read])
         parts = {
             "loss": float(total.detach()),
-            "accuracy": _share((named == expected)[expected > 0]),
-            "cells": _share((named == expected).all(1)),
-            "false": _share((log_p[blank].argmax(-1) > 0).any(2).any(1)),
+            "accuracy": _share((said == expected)[expected > 0]),
+            "lines": _share((said == expected).all(1)),
+            "false": _share((log_p[blank].argmax(-1) > 0).any(1)),
         }
     return Outcome(total, parts, {})
 
 
-def _strips(places: Tensor) -> Tensor:
-    """Rearrange [B, R, C, J, n] by rows of cells and the two heights in them: [B R, 2, C J / 2, n]."""
-    return by_line(places).unflatten(1, (-1, PLACE_ROWS)).flatten(0, 1)
+def _rows_legible(classes: Tensor) -> Tensor:
+    """Rows [B, Y] of places [B, Y, X] that neither hold characters too small to read nor lie beside such."""
+    small = (classes < 0).any(2).float()[:, None]
+    return F.max_pool1d(small, 3, stride=1, padding=1)[:, 0] == 0
 
 
 def _in_order(classes: Tensor) -> Tensor:

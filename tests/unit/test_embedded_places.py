@@ -5,7 +5,7 @@ import torch
 
 from pipeline.vlms.embedded.configuration import PLACE_COLUMNS, PLACES
 from pipeline.vlms.embedded.modeling import reading_order
-from pipeline.vlms.embedded.places import settle
+from pipeline.vlms.embedded.places import settle, settle_lines
 
 N, A, B, C = 5, 1, 2, 3
 
@@ -59,6 +59,18 @@ def test_a_line_between_two_rows_of_places_is_read_in_its_order(upper):
     held = (lines[..., 0] < 0.5).any(1)
     assert held.sum() == 1
     assert lines[held.nonzero()[0, 0]].argmax(-1)[::3][:10].tolist() == [A + k % 3 for k in range(10)]
+
+
+@pytest.mark.parametrize("row", [0, 1])
+def test_a_torn_line_is_brought_to_the_row_where_another_teller_has_all_of_it(row):
+    torn, whole = torch.zeros(2, 1, 2, 32, N).unbind()
+    torn[..., 0] = whole[..., 0] = 1
+    for x in range(0, 30, 3):
+        torn[0, x % 2, x] = whole[0, row, x] = torch.eye(N)[A + x % 3]
+    expected = whole.clone()
+    settle_lines(torn, whole)
+    assert torch.equal(torn, expected)
+    assert torch.equal(whole, expected)
 
 
 def test_a_character_that_is_half_above_and_half_below_is_there():

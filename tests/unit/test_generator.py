@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ from ops.train.document import Stamp, Stroke
 from ops.train.evaluate import evaluate
 from ops.train.export import export
 from ops.train.faces import families, is_held_out
-from ops.train.losses import answer_logits, lay_out_group, order_loss
+from ops.train.losses import answer_logits, lay_out_group, order_loss, reader_loss
 from ops.train.plot import plot
 from ops.train.questions import (
     ASKED,
@@ -52,6 +53,7 @@ from ops.train.views import PAGE_SCALE, page_view, picture
 from ops.train.wordings import VARIED, dressed
 from ops.train.words import FIELDS, table
 from pipeline.vlms.embedded.alphabet import BOXES, CHARACTER_CLASS, CHARACTERS
+from pipeline.vlms.embedded.configuration import PLACE_COLUMNS, PLACES
 from pipeline.vlms.embedded.modeling import load
 from pipeline.vlms.embedded.processing import grid_size, page_view_size
 
@@ -476,6 +478,29 @@ def test_the_cost_of_reading_counts_every_way_to_place_the_characters():
     p = torch.tensor([[[0.6, 0.4], [0.7, 0.3]]])
     cost = order_loss(p.log(), torch.tensor([[1, 0]]))
     assert torch.exp(-cost).item() == pytest.approx(0.4 * 0.7 + 0.6 * 0.3)
+
+
+def test_which_row_a_line_between_two_is_read_in_costs_nothing():
+    """Its true characters, as their centres lie, are half above and half below; to read them above is as good as that."""
+
+    def read(*rows):
+        """Logits of windows of one cell, a character at every third place; `rows`, above or below, in turn."""
+        logits = torch.zeros(1, 1, 1, PLACES, 4)
+        logits[..., 0] = 9
+        for number, x in enumerate(range(0, PLACE_COLUMNS, 3)):
+            logits[..., rows[number % len(rows)] * PLACE_COLUMNS + x, 1 + number] = 18
+        return logits
+
+    def outcome(logits):
+        model = SimpleNamespace(model=SimpleNamespace(vision_tower=SimpleNamespace(reader=lambda _: logits)))
+        return reader_loss(model, ReaderBatch(torch.zeros(1, 1, 16, 32), read(0, 1).argmax(-1)))
+
+    for whole in (read(0), read(1)):
+        assert outcome(whole).loss.item() == pytest.approx(0, abs=0.01)
+        assert outcome(whole).parts["lines"] == 1
+    torn = outcome(read(0, 1))
+    assert torn.parts["lines"] == 1
+    assert torn.loss.item() < 2 < outcome(read(0, 1).roll(1, -1)).loss.item()
 
 
 def test_a_plot_draws_both_curves():

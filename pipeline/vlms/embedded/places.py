@@ -36,9 +36,7 @@ def settle(characters: Tensor) -> Tensor:
     """
     rows, columns = characters.shape[1:3]
     lines = by_line(characters)
-    _across(lines)
-    _across(lines)  # of a line with as much above as below, the first time parts went to either side
-    _along(lines)
+    settle_lines(lines)
     return lines.unflatten(2, (columns, PLACE_COLUMNS)).unflatten(1, (rows, PLACE_ROWS)).transpose(2, 3).flatten(3, 4)
 
 
@@ -48,15 +46,33 @@ def by_line(places: Tensor) -> Tensor:
     return apart.clone(memory_format=torch.contiguous_format).flatten(1, 2).flatten(2, 3)
 
 
-def _across(lines: Tensor) -> None:
-    """Bring a line that two rows of places of [B, Y, X, n] share to the one with more of it, in place."""
-    present = 1 - lines[..., 0].detach()
+def settle_lines(*told: Tensor) -> None:
+    """`settle` probabilities [B, Y, X, n] by rows and columns of places, in place.
+
+    Args:
+        told: of the same places, by one teller or several; their mean says which lines go to which row.
+    """
+    for _ in range(2):  # of a line with as much above as below, the first time parts went to either side
+        shared, upwards = _shared(torch.stack(told).detach().mean(0) if told[1:] else told[0].detach())
+        for lines in told:
+            _across(lines, shared, upwards)
+    for lines in told:
+        _along(lines)
+
+
+def _shared(lines: Tensor) -> tuple[Tensor, Tensor]:
+    """Where a row of places of [B, Y, X, n] shows one line with the row below it, and where more of it stands above."""
+    present = 1 - lines[..., 0]
     density = _smooth(present)
     above, below = density[:, :-1], density[:, 1:]
     fewer = torch.minimum(above, below)
-    shared, upwards = (_smooth(_doubled(lines, present)) < BOTH * fewer) & (fewer > SOME), above >= below
-    told = torch.where(upwards, present[:, 1:], present[:, :-1])
-    moving = shared & (told > TRACE)
+    return (_smooth(_doubled(lines, present)) < BOTH * fewer) & (fewer > SOME), above >= below
+
+
+def _across(lines: Tensor, shared: Tensor, upwards: Tensor) -> None:
+    """Bring a line that two rows of places of [B, Y, X, n] share to one of them, in place."""
+    present = 1 - lines[..., 0].detach()
+    moving = shared & (torch.where(upwards, present[:, 1:], present[:, :-1]) > TRACE)
     for parity in (0, 1):  # so that no place is in two pairs at once
         page, row, column = torch.nonzero(moving[:, parity::2], as_tuple=True)
         row = 2 * row + parity
@@ -72,7 +88,7 @@ def _doubled(lines: Tensor, present: Tensor) -> Tensor:
     """Probability [B, Y - 1, X] that two characters stand above each other; the same one, said above and below, is one."""
     both = present[:, :-1] * present[:, 1:]
     page, row, column = torch.nonzero(both > TRACE**2, as_tuple=True)
-    same = (lines[page, row, column, 1:] * lines[page, row + 1, column, 1:]).sum(-1).detach()
+    same = (lines[page, row, column, 1:] * lines[page, row + 1, column, 1:]).sum(-1)
     return both.index_put((page, row, column), both[page, row, column] - same)
 
 
