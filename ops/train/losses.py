@@ -72,17 +72,19 @@ def reader_loss(model: LlavaForConditionalGeneration, batch: ReaderBatch) -> Out
     """
     logits = by_line(model.model.vision_tower.reader(batch.pixels)).float()
     classes = by_line(batch.classes[..., None]).squeeze(-1)
+    # A copy, since it changes in place: the softmax needs its own result for its gradient.
     named, true = logits.softmax(-1).clone(), F.one_hot(classes.clamp(min=0), logits.shape[-1]).float()
     settle_lines(named, true)
     log_p, wanted = named.clamp(min=LEAST).log(), true.argmax(-1)
     legible, printed = _rows_legible(classes), (wanted > 0).any(2)
-    read, blank = legible & printed, legible & ~printed
-    order = order_loss(log_p[read], wanted[read])
-    by_place = F.cross_entropy(logits[read].flatten(0, 1), wanted[read].flatten(), reduction="sum")
-    n_characters = (wanted[read] > 0).sum().clamp(min=1)
+    inked, blank = legible & printed, legible & ~printed
+    order = order_loss(log_p[inked], wanted[inked])
+    by_place = F.cross_entropy(logits[inked].flatten(0, 1), wanted[inked].flatten(), reduction="sum")
+    n_characters = (wanted[inked] > 0).sum().clamp(min=1)
     total = (order + PLACE_WEIGHT * by_place - BLANK_WEIGHT * log_p[blank][..., 0].sum()) / n_characters
     with torch.no_grad():
-        said, expected = _in_order(named[read].argmax(-1)), _in_order(wanted[read])
+        # By their numbers in the row: what is lost or too many shifts all that follows.
+        said, expected = _in_order(named[inked].argmax(-1)), _in_order(wanted[inked])
         parts = {
             "loss": float(total.detach()),
             "accuracy": _share((said == expected)[expected > 0]),

@@ -211,10 +211,11 @@ def _dirty(grey: NDArray[np.float32], rng: random.Random, noise: np.random.Gener
 def reader_window(page: Page, rng: random.Random, height: int, width: int) -> View:
     """A window of `height` x `width` view pixels, anywhere on the page, at any scale from a large sheet to large print.
 
+    Half of them are at a whole page's scale, at which most is read.
     The window is centred near a character, so that few are empty.
     """
     drawn = rng.uniform(0.38, 0.56), rng.uniform(0.5, 0.8), rng.uniform(0.7, 1.0), rng.uniform(0.9, 1.5)
-    scale = rng.choice((*(PAGE_SCALE,) * 4, *drawn))
+    scale = rng.choice((PAGE_SCALE,) * len(drawn) + drawn)
     box_width, box_height = width / scale, height / scale
     centre = page.centre[rng.randrange(len(page.centre))]
     x0 = float(centre[0]) - rng.uniform(0.1, 0.9) * box_width

@@ -5,7 +5,7 @@ import torch
 
 from pipeline.vlms.embedded.configuration import PLACE_COLUMNS, PLACES
 from pipeline.vlms.embedded.modeling import reading_order
-from pipeline.vlms.embedded.places import settle, settle_lines
+from pipeline.vlms.embedded.places import by_line, settle, settle_lines
 
 N, A, B, C = 5, 1, 2, 3
 
@@ -55,7 +55,7 @@ def test_a_line_between_two_rows_of_places_is_read_in_its_order(upper):
     """Some of its characters are named above and some below; row by row, those above would come first."""
     split = page({(upper + (x % 4 == 0), x): {A + (x // 3) % 3: 0.9} for x in range(0, 30, 3)})
     settled = settle(split)
-    lines = settled.unflatten(3, (2, PLACE_COLUMNS)).transpose(2, 3).flatten(1, 2).flatten(2, 3)[0]
+    lines = by_line(settled)[0]
     held = (lines[..., 0] < 0.5).any(1)
     assert held.sum() == 1
     assert lines[held.nonzero()[0, 0]].argmax(-1)[::3][:10].tolist() == [A + k % 3 for k in range(10)]
