@@ -38,7 +38,7 @@ from pipeline.vlms.embedded.modeling import build_model
 from pipeline.vlms.embedded.tokenizer import build_tokenizer
 
 CONTEXT = 1024
-"""Positions of every tiny language model except the embedded one's 4096."""
+"""Positions of every tiny language model except the embedded one's 8192."""
 
 _WIDTH = 32
 _TEXT = {

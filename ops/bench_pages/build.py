@@ -132,7 +132,7 @@ def _make_single(part: Part, quality: Quality, number: int) -> Made:
 
 
 def _make_large(part: Part, quality: Quality, number: int) -> Made:
-    """A sheet twice as large, whose ordinary print is too small for a look at the whole."""
+    """A sheet twice as large, with print of the same size."""
     page = compose_page(part, f"{quality}/large/{number}", SHEET)
     return _made_page(page, part, quality, f"large-{number:03}", ["tiny"])
 

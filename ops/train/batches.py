@@ -17,9 +17,9 @@ from ops.train.document import Box, Page, Span
 from ops.train.faces import Split
 from ops.train.questions import NOT_FOUND, Asker, Question
 from ops.train.stages import CARD, CARD_ROWS, Stage
-from ops.train.views import PAGE_SCALE, View, crop_view, page_view, picture, reader_window, view_of
+from ops.train.views import View, crop_view, page_view, picture, reader_window, view_of
 from pipeline.vlms.embedded.alphabet import ANSWER, END, IMAGE, PAD, VIEW
-from pipeline.vlms.embedded.processing import inked_cells
+from pipeline.vlms.embedded.processing import PAGE_SCALE, inked_cells
 from pipeline.vlms.embedded.tokenizer import build_tokenizer
 
 READER_WINDOW_PX = (128, 384)

@@ -187,7 +187,7 @@ class Difficulty:
 
 FULL = Difficulty()
 SHEET = Difficulty(blocks=(14, 24), width_px=(2339, 2339), height_px=3307)
-"""A3: twice as large as A4, with print of the same size, which a look at the whole hardly resolves."""
+"""A3: twice as large as A4, with print of the same size."""
 
 
 class Composer:

@@ -23,11 +23,11 @@ class Stage:
         questions: questions a page.
         views: weights of what is shown: "page", "crop", "page+crops".
         cards: share of the batches whose pages are small: reading is local, and they cost a third.
-        sheets: share of the others whose pages are A3 sheets, on which ordinary print is hardly legible before zooming.
+        sheets: share of the others whose pages are A3 sheets, twice as much to look through as A4.
         tasks: weights of kinds of questions; None is the whole mix.
         max_rows: rows of cells of a page view; what is below is not shown (None: whole pages).
         largest_scale: to which small pages are enlarged, half of the time; a whole page is shown at
-            `views.PAGE_SCALE`.
+            `processing.PAGE_SCALE`.
         blanks: share of the cells without a character that are shown where there are no pictures: lines, boxes, dirt.
         corrupt: share of characters that perfect eyes misread.
         learning_rate: at its height.

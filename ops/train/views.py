@@ -19,7 +19,7 @@ from pipeline.vlms.embedded.configuration import (
     PLACE_WIDTH_PX,
     PLACES,
 )
-from pipeline.vlms.embedded.processing import PAGE_LONG_SIDE_PX, crop_view_size, grid_size, page_view_size
+from pipeline.vlms.embedded.processing import PAGE_SCALE, crop_view_size, grid_size, page_view_size
 
 LEGIBLE_X_HEIGHT_PX = 3.0
 """Below this a character is neither asked for nor taught."""
@@ -95,8 +95,6 @@ def view_of(page: Page, box: Box, width_px: int, height_px: int) -> View:
     return View(box, width_px, height_px, classes, cell_of, slot_of)
 
 
-PAGE_SCALE = PAGE_LONG_SIDE_PX / A4[1]
-"""View pixels a raster pixel where a whole A4 page is shown."""
 PAGE_ROWS = grid_size(*page_view_size(*A4))[0] + 1
 """Rows of cells of such a view, and one to spare."""
 

@@ -11,6 +11,7 @@ from pipeline.vlms.embedded.alphabet import CHARACTERS, OPTION_LETTER, OR_NOT_FO
 from pipeline.vlms.embedded.configuration import ReaderTowerConfig
 from pipeline.vlms.embedded.modeling import build_model, encode_views, grid_places, load, prompt_embeddings, reading_order
 from pipeline.vlms.embedded.processing import (
+    PAGE_SCALE,
     crop_view_size,
     expand_views,
     grid_size,
@@ -155,11 +156,17 @@ def test_pictures_and_arrays_give_the_same_pixels():
 @given(st.integers(8, 3000), st.integers(8, 3000))
 def test_view_sizes_keep_their_bounds(width, height):
     page, crop = page_view_size(width, height), crop_view_size(width, height)
-    assert max(page) <= 1312
+    assert sorted(page) <= [1312, 1856]
+    assert max(page) <= 1856
     assert page[0] <= width
     assert crop[0] <= 640
     assert crop[1] <= 480
     assert crop[0] <= width
+
+
+@pytest.mark.parametrize("size", [(1654, 2339), (2339, 1654), (2000, 2600), (2339, 3307), (3307, 2339)])
+def test_print_of_one_size_is_shown_as_large_on_a4_as_on_a3(size):
+    assert page_view_size(*size) == tuple(round(side * PAGE_SCALE) for side in size)
 
 
 def test_reading_order_of_certain_characters_is_their_order():

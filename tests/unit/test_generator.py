@@ -49,13 +49,13 @@ from ops.train.questions import (
 )
 from ops.train.recipe import Run, Trainer
 from ops.train.stages import CARD_ROWS, STAGES, Stage
-from ops.train.views import PAGE_SCALE, page_view, picture
+from ops.train.views import page_view, picture
 from ops.train.wordings import VARIED, dressed
 from ops.train.words import FIELDS, table
 from pipeline.vlms.embedded.alphabet import BOXES, CHARACTER_CLASS, CHARACTERS
 from pipeline.vlms.embedded.configuration import PLACE_COLUMNS, PLACES
 from pipeline.vlms.embedded.modeling import load
-from pipeline.vlms.embedded.processing import grid_size, page_view_size
+from pipeline.vlms.embedded.processing import PAGE_SCALE, grid_size, page_view_size
 
 CARD = Difficulty(blocks=(1, 3), width_px=(500, 700))
 PAGES = ["a", "b", "c", "d"]

@@ -492,7 +492,7 @@ def build_model(
         head_dim=64,
         rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},
         intermediate_size=2 * width,
-        max_position_embeddings=4096,
+        max_position_embeddings=8192,
         tie_word_embeddings=False,
         bos_token_id=None,
         eos_token_id=token(END),
