@@ -104,7 +104,7 @@ def test_objects_are_asked_for_without_a_picture(vlm: Any, page: Page, monkeypat
 def test_a_request_that_exceeds_the_context_fails_the_question_by_name(
     vlm: Any, page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(words, "DEMONSTRATIONS", (("Q?", "a and b" * 800),))
+    monkeypatch.setattr(words, "DEMONSTRATIONS", (("Q?", "a and b" * vlm.decoder.context),))
     answers = list(answer_page(vlm, page, QUESTIONS, configured(vlm, "document", cues="model")))
     assert [answer.failure.code for answer in answers if answer.failure] == ["prompt_too_long"] * 2
 
