@@ -153,10 +153,10 @@ def test_pictures_and_arrays_give_the_same_pixels():
     assert torch.equal(view_pixels(grey), view_pixels(Image.fromarray(grey)))
 
 
-@given(st.integers(8, 3000), st.integers(8, 3000))
+@given(st.integers(8, 9000), st.integers(8, 9000))
 def test_view_sizes_keep_their_bounds(width, height):
     page, crop = page_view_size(width, height), crop_view_size(width, height)
-    assert sorted(page) <= [1312, 1856]
+    assert min(page) <= 1312
     assert max(page) <= 1856
     assert page[0] <= width
     assert crop[0] <= 640

@@ -22,9 +22,9 @@ from pipeline.vlms.embedded.configuration import CELL_HEIGHT_PX, CELL_WIDTH_PX
 PAGE_LONG_SIDE_PX = 1312
 """Long side of the view of A4: 41 cells of 32 px or 82 of 16 px, so that it fills 82 x 29 cells without a nearly empty last
 column. At 992 px a quarter fewer of 96 validation questions are answered rightly than at 1216 or 1408 px."""
-PAGE_SCALE = PAGE_LONG_SIDE_PX / 2339
+PAGE_SCALE = PAGE_LONG_SIDE_PX / 2339  # A4 is 1654 x 2339 pixels of the raster
 """View pixels a raster pixel where a whole A4 page is shown."""
-LARGEST_PAGE_SIDES_PX = 1312, 1856
+LARGEST_PAGE_SIDES_PX = PAGE_LONG_SIDE_PX, 1856
 """Short and long side of the largest page view: A3 at A4's scale, 116 x 41 cells. Shown as small as A4 its labels cannot be
 read, and where no label is read nothing is found to be zoomed at: of 65 questions about small print on A3 pages 33 instead
 of 25 are answered rightly with it, 28 instead of 13 by the look at the page alone."""
