@@ -28,8 +28,8 @@ MONTHS = (
 CONSONANTS, VOWELS = "bcdfghjklmnprstvwz", "aeiou"
 DIGITS, CAPITALS = "0123456789", "ABCDEFGHJKLMNPQRSTUVWXYZ"
 COINED_SHARE = 0.3
-"""Of training's words and names: those made of two. With words that training has seen a page's values cost 1.4 nats, with others
-2.0: what words go on with was partly known by heart, and only what stands there is to be copied."""
+"""Of training's words and names: those made of two. An answer costs 1.4 nats with words that training has seen, 2.0 with
+others: how words go on was partly known by heart, and only what stands there is to be copied."""
 
 
 @functools.cache
@@ -72,7 +72,7 @@ class Words:
         return entries[self.rng.randrange(min(len(entries), self.variety or len(entries)))]
 
     def word(self) -> str:
-        """A dictionary word."""
+        """A dictionary word, or in training what `entry` makes of two."""
         return self.entry("words")
 
     def pattern(self, pattern: str) -> str:

@@ -25,6 +25,7 @@ from ops.train.compose import (
     FIELD_LAYOUTS,
     HEADERS,
     SENTENCES,
+    SHEET,
     TABLE_LAYOUTS,
     Difficulty,
     allowed,
@@ -190,10 +191,10 @@ def test_a_large_sheet_is_shown_as_the_pipeline_shows_it():
     views = next(stage for stage in STAGES if stage.name == "views")
     batch = Batches(1, replace(views, trains="language", views=(("page", 1.0),), cards=0.0, sheets=1.0), "train")[0]
     assert isinstance(batch, Batch)
-    grids = {tuple(group.classes.shape[1:3]) for group in batch.groups}
-    rows, columns = grid_size(*page_view_size(2339, 3307))
-    assert (rows, columns) in grids
-    assert {height for height, _ in grids} == {rows}, "longer sheets are shown smaller"
+    sheets = [compose(f"1/views/0/{number}", "train", SHEET) for number in range(len(batch.order))]
+    assert (2339, 3307) in [(sheet.width, sheet.height) for sheet in sheets]
+    shown = {tuple(group.classes.shape[1:3]) for group in batch.groups}
+    assert shown == {grid_size(*page_view_size(sheet.width, sheet.height)) for sheet in sheets}
 
 
 def test_nothing_held_out_is_trained_on():
