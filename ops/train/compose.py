@@ -42,7 +42,10 @@ HEADERS = ("title", "badge", "letterhead", "beside", "banner", "ruled", "folio")
 CLOSINGS = ("nothing", "signature", "line", "signed")
 """Arrangements. Those that `is_held_out`, with their sort before them, are only in held-out pages, beside all others."""
 LOOSE_SHARE = 0.35
-"""Of the blocks of fields of training pages: those whose distances are anyone's, so that no arrangement is learned by heart."""
+"""Of training pages' blocks of fields, and of their tables: those whose distances and rules are anyone's, so that no arrangement
+is learned by heart."""
+OVER_SHARE = 0.25
+"""Of those blocks of fields: with labels beneath their values. Held-out "captions" part the two by a line, these never."""
 SMALL_PAPER = {
     "receipt": ((630, 4000), (630, 4000), (450, 4000)),
     "ticket": ((1181, 827), (827, 1165), (1575, 640)),
@@ -534,7 +537,8 @@ class Composer:
         fields = [self._new_label(name) for name in names or [""] * rng.randint(1, 7)]
         pairs = [(name, kind, label, self._new_value(kind)) for name, kind, label in fields]
         if self.split == "train" and rng.random() < LOOSE_SHARE:
-            self._loose_fields(x0, x1, pairs)
+            loose = self._fields_over_labels if rng.random() < OVER_SHARE else self._loose_fields
+            loose(x0, x1, pairs)
             return
         if layout in ("above", "grid", "framed", "captions"):
             self._field_cells(x0, x1, pairs, layout)
@@ -626,6 +630,35 @@ class Composer:
             x += max(room, needed + self.body.size_px * 2) if room < x1 - x0 else x1 - x0 + 1
         self.y = deepest
 
+    def _fields_over_labels(self, x0: float, x1: float, pairs: list[tuple[str, str, str, str]]) -> None:
+        """Values with their labels close beneath them: nearness and print alone tell these labels from those above values."""
+        rng = self.rng
+        small = replace(self.label, size_px=self.label.size_px * rng.uniform(0.65, 1.0))
+        before, after = rng.choice((("", ""), ("", ""), ("", ""), ("(", ")"), ("[", "]")))
+        drop = max(small.size_px, self.leading * rng.uniform(0.75, 1.25))
+        pitch = drop + self.leading * rng.uniform(1.5, 3.2)
+        aligned = rng.choice((0.0, 0.0, 0.5, 1.0))
+        framed, grey = rng.random() < 0.3, rng.choice((0, 60, 150))
+        room = (x1 - x0) / rng.choice((1, 1, 2, 2, 3, 4))
+        x, top = x0, self.y
+        for name, kind, label, value in pairs:
+            widths = text_width(value, self.value), text_width(before + label + after, small)
+            width = max(*widths, room - self.body.size_px * 2)
+            if x > x0 and x + width > x1:
+                x, top = x0, top + pitch
+            y = top + self.leading
+            if y + drop > self.bottom or x + width > x1:
+                break
+            value_x, label_x = (x + aligned * (max(widths) - own) for own in widths)
+            value_span = self.page.write(value, self.value, value_x, y)
+            first, end = self.page.write(before + label + after, small, label_x, y + drop)
+            self._add(name, kind, ((first + len(before), end - len(after)),), (value_span,))
+            if framed:
+                box = (x - 8, y - self.leading, x + width + 4, y + drop + self.leading * 0.35)
+                self.page.shapes.append(Shape(box, None, grey))
+            x += max(room, width + self.body.size_px * 2)
+            self.y = y + drop
+
     def _field_cells(self, x0: float, x1: float, pairs: list[tuple[str, str, str, str]], layout: str) -> None:
         """Fields side by side, the label in small print above its value or, as a caption, below it, in frames or not."""
         rng = self.rng
@@ -659,6 +692,8 @@ class Composer:
         """A table, as wide as the column or as its words need, with or without sums below."""
         rng = self.rng
         layout = rng.choice(allowed("table", TABLE_LAYOUTS, self.split))
+        if self.split == "train" and rng.random() < LOOSE_SHARE:
+            layout = "loose"
         name_at, kinds = self._columns(x0, x1)
         titles: list[str] = []
         for kind in kinds:
@@ -667,7 +702,7 @@ class Composer:
         n_rows = rng.randint(2, 12 if not self.difficulty.width_px else 5)
         texts = self._rows(n_rows, name_at, kinds)
         pitch = self.leading * (rng.uniform(1.0, 1.4) if rng.random() < 0.7 else rng.uniform(1.4, 2.0))
-        banded = layout in ("striped", "header-only") and rng.random() < 0.6
+        banded = layout in ("striped", "header-only", "loose") and rng.random() < 0.6
         dark = banded and rng.random() < 0.3
         header = replace(self.bold, grey=255 if dark else 0) if banded else rng.choice((self.bold, self.body))
         # The print of a whole row is one, but for the names', which may stand out.
@@ -676,6 +711,10 @@ class Composer:
             for c in range(len(kinds))
         ]
         pad = rng.uniform(8, 22)
+        if layout == "loose":
+            pad, pitch = rng.uniform(6, 45), pitch * rng.uniform(0.9, 1.5)
+            # Never the names: that they stand out where no line parts them from the titles is what "open" tables do.
+            styles[rng.choice([c for c in range(len(kinds)) if c != name_at])] = rng.choice((self.bold, self.body))
         needed = [
             max(text_width(titles[c], header), *(text_width(row[c], styles[c]) for row in texts)) + 2 * pad
             for c in range(len(kinds))
@@ -776,7 +815,9 @@ class Composer:
 
     def _table_rules(self, layout: str, top: float, pitch: float, edges: list[float], n_rows: int) -> None:
         shapes, x0, x1 = self.page.shapes, edges[0], edges[-1]
-        if layout == "grid":
+        if layout == "loose":
+            self._loose_rules(top, pitch, edges, n_rows)
+        elif layout == "grid":
             grey = self.rng.choice((0, 80, 80, 150))
             for edge in edges:
                 shapes.append(Shape((edge, top, edge + 1, self.y), grey, None))
@@ -788,6 +829,22 @@ class Composer:
         if layout in ("booktabs", "open"):
             for y in (top, self.y):
                 shapes.append(Shape((x0, y, x1, y + 3), 0, None))
+
+    def _loose_rules(self, top: float, pitch: float, edges: list[float], n_rows: int) -> None:
+        """Lines above and below any of a table's rows and between any of its columns, as far as they like."""
+        rng, shapes, x0, x1 = self.rng, self.page.shapes, edges[0], edges[-1]
+        grey, weight, over = rng.choice((0, 0, 80, 150)), rng.choice((1, 1, 2, 3)), rng.uniform(-12, 12)
+        every, share = rng.choice((0, 0, 1, 1, 2, 3)), rng.random()
+        # Above the titles, below them, and below the last row.
+        lines = [line for line in (0, 1, n_rows + 1) if rng.random() < share]
+        lines += [line for line in range(2, n_rows + 1) if every and line % every == 0]
+        for line in lines:
+            y = min(top + line * pitch + pitch * 0.25 * (line > 0), self.y)
+            shapes.append(Shape((x0 - over, y, x1 + over, y + weight), grey, None))
+        upright = rng.choice((0.0, 0.0, 0.0, 0.5, 1.0))
+        for edge in edges:
+            if rng.random() < upright:
+                shapes.append(Shape((edge, top, edge + weight, self.y), grey, None))
 
     def _totals(self, left: float, right: float, pitch: float, *, to_right: bool, column: float) -> None:
         """Sums under a table's last column: labels at `left`, values against `right` or from `column` on."""

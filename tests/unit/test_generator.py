@@ -27,6 +27,7 @@ from ops.train.compose import (
     SENTENCES,
     SHEET,
     TABLE_LAYOUTS,
+    Composer,
     Difficulty,
     allowed,
     compose,
@@ -571,8 +572,9 @@ def test_words_around_a_wording_leave_its_places_and_are_not_held_out():
 
 def test_values_at_any_distance_belong_to_their_labels(monkeypatch):
     monkeypatch.setattr("ops.train.compose.LOOSE_SHARE", 1.0)
+    monkeypatch.setattr("ops.train.compose.OVER_SHARE", 0.0)
     placed = set()
-    for seed in range(12):
+    for seed in range(60):
         page = compose(str(seed), "train", CARD)
         for field in page.fields:
             if not field.row:
@@ -581,6 +583,39 @@ def test_values_at_any_distance_belong_to_their_labels(monkeypatch):
                 assert vy > y0 - (y1 - y0)
                 placed.add((len(field.label_spans), vy > y1, vx > x0 + 10))
     assert {(1, False, True), (1, True, False), (2, False, True)} <= placed
+
+
+def test_labels_beneath_their_values_are_trained_on_but_never_as_held_out_pages_have_them(monkeypatch):
+    monkeypatch.setattr("ops.train.compose.LOOSE_SHARE", 1.0)
+    monkeypatch.setattr("ops.train.compose.OVER_SHARE", 1.0)
+    # A block that holds fields alone: others' rules are none of its.
+    monkeypatch.setattr(Composer, "_block", Composer._fields)
+    fields = []
+    for seed in range(12):
+        page = compose(str(seed), "train", CARD)
+        for field in page.fields:
+            (x0, y0, x1, _), (vx, _, vx1, vy1) = page.box(field.label_spans), page.box(field.value_spans)
+            assert vx < x1
+            assert x0 < vx1
+            assert vy1 < y0 + 12  # boxes hold descenders
+            parting = [s for s in page.shapes if s.fill is not None and s.box[0] < x1 and x0 < s.box[2]]
+            assert not [s for s in parting if vy1 - 12 < s.box[1] < y0 + 12]
+            fields.append(field)
+    assert len(fields) > 60
+
+
+def test_rules_of_a_table_are_anyones_in_training(monkeypatch):
+    monkeypatch.setattr("ops.train.compose.LOOSE_SHARE", 1.0)
+    monkeypatch.setattr(Composer, "_block", Composer._table)
+    across, upright = set(), set()
+    for seed in range(30):
+        page = compose(str(seed), "train", replace(CARD, width_px=(1200, 1200)))
+        thin = [(x1 - x0, y1 - y0) for x0, y0, x1, y1 in (s.box for s in page.shapes if s.fill is not None)]
+        across.add(sum(height <= 3 for _, height in thin))
+        upright.add(sum(width <= 3 for width, _ in thin))
+    assert 0 in across & upright
+    assert len(across) > 6
+    assert len(upright) > 4
 
 
 def test_questions_of_the_benchmark_are_asked_in_no_wording_put_together():
