@@ -699,6 +699,10 @@ class Composer:
         for kind in kinds:
             free = [t for t in COLUMN_TITLES[kind] if t not in titles]
             titles.append(strike(rng, free) if free and rng.random() < 0.7 else self.words.word().capitalize())
+        stacked = layout == "loose" and rng.random() < 0.4
+        if stacked:
+            titles = [f"{t} {self.words.word()}" if " " not in t and rng.random() < 0.5 else t for t in titles]
+        title_lines = [title.split(" ", 1) if stacked else [title] for title in titles]
         n_rows = rng.randint(2, 12 if not self.difficulty.width_px else 5)
         texts = self._rows(n_rows, name_at, kinds)
         pitch = self.leading * (rng.uniform(1.0, 1.4) if rng.random() < 0.7 else rng.uniform(1.4, 2.0))
@@ -716,11 +720,12 @@ class Composer:
             # Never the names: that they stand out where no line parts them from the titles is what "open" tables do.
             styles[rng.choice([c for c in range(len(kinds)) if c != name_at])] = rng.choice((self.bold, self.body))
         needed = [
-            max(text_width(titles[c], header), *(text_width(row[c], styles[c]) for row in texts)) + 2 * pad
+            max(*(text_width(t, header) for t in title_lines[c]), *(text_width(row[c], styles[c]) for row in texts))
+            + 2 * pad
             for c in range(len(kinds))
         ]
         while len(needed) > 2 and sum(needed) > x1 - x0:
-            del needed[-1], kinds[-1], titles[-1]
+            del needed[-1], kinds[-1], title_lines[-1]
         edges = self._edges(x0, x1, needed, name_at)
         x0, x1 = edges[0], edges[-1]
         numeric = ("amount", "number", "percent", "quantity")
@@ -736,10 +741,16 @@ class Composer:
                 width = text_width(text, style)
             return self.page.write(text, style, edges[column] + pad + aligned[column] * max(0.0, room - width), baseline)
 
-        self.y += pitch
+        lift = self.leading * (max(len(lines) for lines in title_lines) - 1)
+        self.y += pitch + lift
         if banded:
             self.page.shapes.append(Shape((x0, top, x1, self.y + pitch * 0.25), 60 if dark else 215, None))
-        title_spans = [cell(title, header, column, self.y) for column, title in enumerate(titles)]
+        # The last lines stand on one line, whatever is above them.
+        title_spans = [
+            [cell(t, header, column, self.y - self.leading * n) for n, t in enumerate(reversed(lines))][::-1]
+            for column, lines in enumerate(title_lines)
+        ]
+        printed = [" ".join(self.page.text(span) for span in spans) for spans in title_spans]
         names: list[str] = []
         name_spans: list[Span] = []
         for number, row in enumerate(texts):
@@ -754,17 +765,18 @@ class Composer:
             name = self.page.text(spans[name_at])
             for column, span in enumerate(spans):
                 if column != name_at and name and name.lower() not in names and span[1] > span[0]:
-                    title = self.page.text(title_spans[column])
-                    labels = (spans[name_at], title_spans[column])
-                    self.page.fields.append(Field("", kinds[column], title, self.page.text(span), labels, (span,), row=name))
+                    labels = (spans[name_at], *title_spans[column])
+                    value = self.page.text(span)
+                    self.page.fields.append(Field("", kinds[column], printed[column], value, labels, (span,), row=name))
             names.append(name.lower())
             name_spans.append(spans[name_at])
-        ordered = [title_spans[name_at], *(s for c, s in enumerate(title_spans) if c != name_at)]
-        self.page.tables.append(
-            Table(tuple(self.page.text(s) for s in ordered), tuple(self.page.text(s) for s in name_spans), tuple(name_spans))
-        )
+        ordered = [printed[name_at], *(title for c, title in enumerate(printed) if c != name_at)]
+        self.page.tables.append(Table(tuple(ordered), tuple(self.page.text(s) for s in name_spans), tuple(name_spans)))
         self.y += pitch * 0.25
-        self._table_rules(layout, top, pitch, edges, len(names))
+        if layout == "loose":
+            self._loose_rules(top, top + lift, pitch, edges, len(names))
+        else:
+            self._table_rules(layout, top, pitch, edges, len(names))
         if kinds[-1] == "amount" and rng.random() < 0.55:
             left = edges[-3] if len(edges) > 3 and rng.random() < 0.7 else edges[0]
             self._totals(left + pad, x1 - pad, pitch, to_right=aligned[-1] == 1.0, column=edges[-2] + pad)
@@ -815,9 +827,7 @@ class Composer:
 
     def _table_rules(self, layout: str, top: float, pitch: float, edges: list[float], n_rows: int) -> None:
         shapes, x0, x1 = self.page.shapes, edges[0], edges[-1]
-        if layout == "loose":
-            self._loose_rules(top, pitch, edges, n_rows)
-        elif layout == "grid":
+        if layout == "grid":
             grey = self.rng.choice((0, 80, 80, 150))
             for edge in edges:
                 shapes.append(Shape((edge, top, edge + 1, self.y), grey, None))
@@ -830,8 +840,8 @@ class Composer:
             for y in (top, self.y):
                 shapes.append(Shape((x0, y, x1, y + 3), 0, None))
 
-    def _loose_rules(self, top: float, pitch: float, edges: list[float], n_rows: int) -> None:
-        """Lines above and below any of a table's rows and between any of its columns, as far as they like."""
+    def _loose_rules(self, top: float, titled: float, pitch: float, edges: list[float], n_rows: int) -> None:
+        """Lines above and below any of a table's rows and between any of its columns; the titles' last lines begin at `titled`."""
         rng, shapes, x0, x1 = self.rng, self.page.shapes, edges[0], edges[-1]
         grey, weight, over = rng.choice((0, 0, 80, 150)), rng.choice((1, 1, 2, 3)), rng.uniform(-12, 12)
         every, share = rng.choice((0, 0, 1, 1, 2, 3)), rng.random()
@@ -839,7 +849,7 @@ class Composer:
         lines = [line for line in (0, 1, n_rows + 1) if rng.random() < share]
         lines += [line for line in range(2, n_rows + 1) if every and line % every == 0]
         for line in lines:
-            y = min(top + line * pitch + pitch * 0.25 * (line > 0), self.y)
+            y = min(titled + (line + 0.25) * pitch, self.y) if line else top
             shapes.append(Shape((x0 - over, y, x1 + over, y + weight), grey, None))
         upright = rng.choice((0.0, 0.0, 0.0, 0.5, 1.0))
         for edge in edges:
