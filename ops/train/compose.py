@@ -527,6 +527,10 @@ class Composer:
         label, value = (" ".join(self.page.text(span).strip() for span in spans) for spans in (label_spans, value_spans))
         self.page.fields.append(Field(name, kind, label, value, label_spans, value_spans))
 
+    def _is_loose(self) -> bool:
+        """Whether the next block of fields, or table, has no named arrangement."""
+        return self.split == "train" and self.rng.random() < LOOSE_SHARE
+
     # -- blocks
     # ---------------------------------------------------------------------------------------------------------------
 
@@ -536,7 +540,7 @@ class Composer:
         layout = rng.choice(allowed("fields", self.difficulty.layouts, self.split))
         fields = [self._new_label(name) for name in names or [""] * rng.randint(1, 7)]
         pairs = [(name, kind, label, self._new_value(kind)) for name, kind, label in fields]
-        if self.split == "train" and rng.random() < LOOSE_SHARE:
+        if self._is_loose():
             loose = self._fields_over_labels if rng.random() < OVER_SHARE else self._loose_fields
             loose(x0, x1, pairs)
             return
@@ -692,7 +696,7 @@ class Composer:
         """A table, as wide as the column or as its words need, with or without sums below."""
         rng = self.rng
         layout = rng.choice(allowed("table", TABLE_LAYOUTS, self.split))
-        if self.split == "train" and rng.random() < LOOSE_SHARE:
+        if self._is_loose():
             layout = "loose"
         name_at, kinds = self._columns(x0, x1)
         titles: list[str] = []
@@ -747,7 +751,7 @@ class Composer:
             self.page.shapes.append(Shape((x0, top, x1, self.y + pitch * 0.25), 60 if dark else 215, None))
         # The last lines stand on one line, whatever is above them.
         title_spans = [
-            [cell(t, header, column, self.y - self.leading * n) for n, t in enumerate(reversed(lines))][::-1]
+            [cell(line, header, column, self.y - self.leading * (len(lines) - n)) for n, line in enumerate(lines, start=1)]
             for column, lines in enumerate(title_lines)
         ]
         printed = [" ".join(self.page.text(span) for span in spans) for spans in title_spans]
@@ -773,10 +777,8 @@ class Composer:
         ordered = [printed[name_at], *(title for c, title in enumerate(printed) if c != name_at)]
         self.page.tables.append(Table(tuple(ordered), tuple(self.page.text(s) for s in name_spans), tuple(name_spans)))
         self.y += pitch * 0.25
-        if layout == "loose":
-            self._loose_rules(top, top + lift, pitch, edges, len(names))
-        else:
-            self._table_rules(layout, top, pitch, edges, len(names))
+        under = [min(top + lift + line * pitch + pitch * 0.25, self.y) for line in range(1, len(names) + 2)]
+        self._table_rules(layout, [top, *under], pitch, edges)
         if kinds[-1] == "amount" and rng.random() < 0.55:
             left = edges[-3] if len(edges) > 3 and rng.random() < 0.7 else edges[0]
             self._totals(left + pad, x1 - pad, pitch, to_right=aligned[-1] == 1.0, column=edges[-2] + pad)
@@ -825,14 +827,16 @@ class Composer:
             edges.append(edges[-1] + width)
         return edges
 
-    def _table_rules(self, layout: str, top: float, pitch: float, edges: list[float], n_rows: int) -> None:
-        shapes, x0, x1 = self.page.shapes, edges[0], edges[-1]
-        if layout == "grid":
+    def _table_rules(self, layout: str, ys: list[float], pitch: float, edges: list[float]) -> None:
+        """Rules of a table: `ys` are where they may be above the titles, below them and below each row."""
+        shapes, top, x0, x1 = self.page.shapes, ys[0], edges[0], edges[-1]
+        if layout == "loose":
+            self._loose_rules(ys, edges)
+        elif layout == "grid":
             grey = self.rng.choice((0, 80, 80, 150))
             for edge in edges:
                 shapes.append(Shape((edge, top, edge + 1, self.y), grey, None))
-            for line in range(n_rows + 2):
-                y = min(top + line * pitch + pitch * 0.25 * (line > 0), self.y)
+            for y in ys:
                 shapes.append(Shape((x0, y, x1, y + 1), grey, None))
         elif layout not in ("plain", "open"):
             shapes.append(Shape((x0, top + pitch * 1.2, x1, top + pitch * 1.2 + 2), 0, None))
@@ -840,21 +844,16 @@ class Composer:
             for y in (top, self.y):
                 shapes.append(Shape((x0, y, x1, y + 3), 0, None))
 
-    def _loose_rules(self, top: float, titled: float, pitch: float, edges: list[float], n_rows: int) -> None:
-        """Lines above and below any of a table's rows and between any of its columns; the titles' last lines begin at `titled`."""
+    def _loose_rules(self, ys: list[float], edges: list[float]) -> None:
+        """Some of the rules at `ys`, and between some of the columns."""
         rng, shapes, x0, x1 = self.rng, self.page.shapes, edges[0], edges[-1]
         grey, weight, over = rng.choice((0, 0, 80, 150)), rng.choice((1, 1, 2, 3)), rng.uniform(-12, 12)
         every, share = rng.choice((0, 0, 1, 1, 2, 3)), rng.random()
-        # Above the titles, below them, and below the last row.
-        lines = [line for line in (0, 1, n_rows + 1) if rng.random() < share]
-        lines += [line for line in range(2, n_rows + 1) if every and line % every == 0]
-        for line in lines:
-            y = min(titled + (line + 0.25) * pitch, self.y) if line else top
-            shapes.append(Shape((x0 - over, y, x1 + over, y + weight), grey, None))
+        chosen = [y for y in (ys[0], ys[1], ys[-1]) if rng.random() < share]
+        chosen += [y for number, y in enumerate(ys[2:-1], start=2) if every and number % every == 0]
+        shapes += [Shape((x0 - over, y, x1 + over, y + weight), grey, None) for y in chosen]
         upright = rng.choice((0.0, 0.0, 0.0, 0.5, 1.0))
-        for edge in edges:
-            if rng.random() < upright:
-                shapes.append(Shape((edge, top, edge + weight, self.y), grey, None))
+        shapes += [Shape((edge, ys[0], edge + weight, self.y), grey, None) for edge in edges if rng.random() < upright]
 
     def _totals(self, left: float, right: float, pitch: float, *, to_right: bool, column: float) -> None:
         """Sums under a table's last column: labels at `left`, values against `right` or from `column` on."""
