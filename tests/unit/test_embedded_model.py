@@ -41,6 +41,17 @@ def model(tokenizer):
     return model
 
 
+class _Called(torch.nn.Module):
+    """A module that does what a function does."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, *inputs):
+        return self.function(*inputs)
+
+
 def prompt_ids(tokenizer, views, question):
     counts = [int(inked_cells(view).sum()) for view in views]
     return torch.tensor([tokenizer.encode(expand_views(render_prompt(len(views), question), counts))])
@@ -195,6 +206,26 @@ def test_a_cell_holds_the_first_letter_of_the_next_one_where_a_word_goes_on():
     assert torch.allclose(slots[:, 0, 2:4], code[1:3].expand(2, 2, -1))
     assert torch.allclose(slots[0, 0, 4], code[3])
     assert not slots[1, 0, 4].any()
+
+
+def test_what_one_glance_of_three_misreads_is_outvoted(views):
+    """One glance at noise names "b" at a place, the others "a", as surely; each is of the picture shifted otherwise."""
+    tower = build_model(build_tokenizer(), TINY, layers=1, heads=2).model.vision_tower
+    seen = []
+
+    def reader(pixels):
+        seen.append(pixels)
+        logits = torch.zeros(1, 6, 4, 16, tower.config.n_characters)
+        logits[..., 0] = 20.0
+        logits[0, 2, 2, 5, 1 if len(seen) < 3 else 2] = 25.0
+        return logits
+
+    tower.reader = _Called(reader)
+    named = tower.read(views[0][None])
+    assert named[0, 2, 2, 5].argmax() == 1
+    assert named[0, 2, 2, 5, 1] == pytest.approx(0.8, abs=0.01)
+    assert torch.allclose(named.sum(-1), torch.ones(()))
+    assert len({tuple(glance.flatten().tolist()) for glance in seen}) == len(seen) == 3
 
 
 def test_cells_are_laid_out_alike_whether_all_or_some_are_kept():

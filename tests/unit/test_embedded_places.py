@@ -5,7 +5,7 @@ import torch
 
 from pipeline.vlms.embedded.configuration import PLACE_COLUMNS, PLACES
 from pipeline.vlms.embedded.modeling import reading_order
-from pipeline.vlms.embedded.places import by_line, settle, settle_lines
+from pipeline.vlms.embedded.places import by_line, settle, settle_lines, surer
 
 N, A, B, C = 5, 1, 2, 3
 
@@ -105,3 +105,12 @@ def test_a_torn_word_costs_its_reading_order_without_settling():
 
     assert spelled(word) != [k % 3 for k in range(8)]
     assert spelled(settle(word)) == [k % 3 for k in range(8)]
+
+
+def test_what_is_surer_keeps_its_order_and_stays_a_probability():
+    doubted = page({(1, 4): {A: 0.6, B: 0.3}, (1, 8): {C: 1.0}})
+    sure = surer(doubted)
+    assert torch.allclose(sure.sum(-1), torch.ones(()))
+    assert torch.equal(sure.argsort(dim=-1, stable=True), doubted.argsort(dim=-1, stable=True))
+    assert at(sure, 1, 4)[A] == pytest.approx(0.36 / 0.46)
+    assert torch.equal(at(sure, 1, 8), at(doubted, 1, 8))

@@ -7,7 +7,8 @@ Tower, with `B` views of one size, `R x C` cells of 16 x 32 px, `J` = 16 places 
 width:
 
     pixels [B, 1, 16 R, 32 C]
-      -> reader (convolutions)           a distribution over characters at each place, 4 px wide and 8 px high
+      -> reader (convolutions)           a distribution over characters at each place, 4 px wide and 8 px high; the mean of
+                                         three glances at the picture, shifted by a pixel
       -> settle                          each character at one place (`places`)
       -> compose                         the cell's characters in reading order, one slot each, with the two before and the
                                          one after them
@@ -52,7 +53,7 @@ from pipeline.vlms.embedded.configuration import (
     PLACES,
     ReaderTowerConfig,
 )
-from pipeline.vlms.embedded.places import settle
+from pipeline.vlms.embedded.places import settle, surer
 from pipeline.vlms.embedded.processing import inked_cells
 
 ROPE_THETA = 1e16
@@ -68,6 +69,11 @@ N_NEAR, TRIPLES = 4, 128
 
 NEIGHBOURS = 3
 """Places of 4 px from one letter of a word to the next, at most."""
+
+
+GLANCES = (0, 0), (-1, 1), (1, -1)
+"""By how many pixels, down and to the right, a picture is shifted each time it is read. Of 1,170 values on clean pages 93.0 %
+are read whole then, 89.7 % at one glance; 94.1 % with all nine shifts by at most a pixel, for thrice the time."""
 
 
 class _Convolution(nn.Sequential):
@@ -300,8 +306,13 @@ class ReaderTower(PreTrainedModel):  # type: ignore[misc, unused-ignore]
             nn.init.normal_(module.weight)
 
     def read(self, pixels: Tensor) -> Tensor:
-        """Probabilities [B, R, C, J, n_characters], float32, of the character that stands at each place of [B, 1, H, W]."""
-        return settle(self.reader(pixels).float().softmax(-1))
+        """Probabilities [B, R, C, J, n_characters], float32, of the character that stands at each place of [B, 1, H, W].
+
+        Read once for each of `GLANCES`, because what convolutions that halve the size make of a letter depends on the pixel
+        where it begins; what most of them say is what stands there.
+        """
+        glances = [self.reader(pixels.roll(by, dims=(2, 3))).float().softmax(-1) for by in GLANCES]
+        return surer(settle(torch.stack(glances).mean(0)))
 
     def compose(self, characters: Tensor) -> Tensor:
         """Put the characters of each cell into slots, in reading order: the two before the cell, its own, the one after.

@@ -40,6 +40,15 @@ def settle(characters: Tensor) -> Tensor:
     return lines.unflatten(2, (columns, PLACE_COLUMNS)).unflatten(1, (rows, PLACE_ROWS)).transpose(2, 3).flatten(3, 4)
 
 
+def surer(characters: Tensor) -> Tensor:
+    """Probabilities [..., n] nearer to the likeliest of each place: squared, and brought back to a sum of one.
+
+    A mean of several opinions is less sure than each of them, and the layers behind know sure ones.
+    """
+    squared = characters.square()
+    return squared / squared.sum(-1, keepdim=True)
+
+
 def by_line(places: Tensor) -> Tensor:
     """A copy of what is told of each place, [B, R, C, J, n], by rows and columns of places: [B, Y, X, n]."""
     apart = places.unflatten(3, (PLACE_ROWS, PLACE_COLUMNS)).transpose(2, 3)
