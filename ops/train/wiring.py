@@ -14,6 +14,16 @@ stays trainable, and the rest of the network starts at random as usual.
     layer 2   finds the cell with that signature: how the value begins there, for the token that opens the answer, and
               where that is, for all tokens of the answer
     layer 3   as layer 1, but cells near that place count more; what follows a value's end says so
+
+"Is X larger than Y?" is answered by two of these searches. Two gated units multiply: silu(a) b - silu(-a) b = a b. Whatever
+factors norms and shares of attention put on a number are put on the 1 that comes with it, too; so first number * second 1 -
+first 1 * second number has the right sign.
+
+    layer 0   tells the tokens behind "larger than" that they are
+    layer 1   "larger than" sums up what stands before it, the answer's tokens what stands behind it
+    layer 2   each finds its cell, and which number stands there (`numbers`)
+    layer 3   "larger than" multiplies its number by 1, "smaller than" by -1; no other token has such a number
+    layer 4   what opens the answer gets that number, too, and says "yes" as far as it exceeds its own, multiplied alike
 """
 
 import unicodedata
@@ -24,12 +34,22 @@ from torch.nn import functional as F
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from ops.train.questions import NOT_FOUND
-from pipeline.vlms.embedded.alphabet import ANSWER, CHARACTER_CLASS, CHARACTERS, END, VIEW, whole_answer_token
-from pipeline.vlms.embedded.configuration import OF_TEXT, ReaderTowerConfig
+from pipeline.vlms.embedded.alphabet import (
+    ANSWER,
+    CHARACTER_CLASS,
+    CHARACTERS,
+    COMPARING,
+    END,
+    MORE_THAN,
+    VIEW,
+    WHOLE_ANSWERS,
+    whole_answer_token,
+)
+from pipeline.vlms.embedded.configuration import NUMBER, OF_TEXT, ReaderTowerConfig
 from pipeline.vlms.embedded.modeling import N_NEAR, N_RELATIONS, RELATION_SIZE, TRIPLES, ReaderTower, rotary_2d
 
-HEAD_SIZE = 64
-PREVIOUS_LAYER, FIND_LAYER, MATCH_LAYER, LOOK_UP_LAYER = range(4)
+HEAD_SIZE, LAST_HEAD = 64, 10
+PREVIOUS_LAYER, FIND_LAYER, MATCH_LAYER, LOOK_UP_LAYER, COMPARE_LAYER = range(5)
 SIZES = ReaderTowerConfig()
 WIDTH, LAYOUT, CODE, LETTER = SIZES.hidden_size, SIZES.layout_size, SIZES.character_size, SIZES.letter_size
 N_PLACE, SLOTS = SIZES.place_size, SIZES.n_slots
@@ -43,14 +63,14 @@ def _part(start: int, size: int) -> slice:
 PLACE = _part((2 + SLOTS) * CODE, N_PLACE)
 BEGINS, AFTER_END = _part(PLACE.stop, SLOTS), _part(PLACE.stop + SLOTS, SLOTS)
 OF_TEXT_ALONE = _part(AFTER_END.stop, OF_TEXT)
-SIGNATURE = _part(OF_TEXT_ALONE.stop + SIZES.context_size, SIZES.signature_size)
-BEGINS_HERE = SIGNATURE.stop
-FIRST = _part(BEGINS_HERE + 1, CODE)
+SIZE, IS_NUMBER = range(OF_TEXT_ALONE.stop, OF_TEXT_ALONE.stop + NUMBER)
+NEXT = _part(IS_NUMBER + 1, CODE)
+SIGNATURE = _part(NEXT.stop + SIZES.context_size, SIZES.signature_size)
+FIRST = _part(SIGNATURE.stop, CODE)
 IS_VISUAL = FIRST.stop
 # Of text, where a visual token has none of its own or where it does no harm: what tells it from visual tokens; what is said
-# next, which heads write that visual tokens run through, too;
-IS_TEXT, IS_SINK, IS_ANSWER = range(OF_TEXT_ALONE.start, OF_TEXT_ALONE.start + 3)
-NEXT = _part(OF_TEXT_ALONE.stop - CODE, CODE)
+# next, which heads write that visual tokens run through, too; what only questions that compare have (`OF_COMPARING`);
+IS_TEXT, IS_SINK, IS_ANSWER, BEHIND, SIGN, FIRST_SIZE, FIRST_IS_NUMBER = range(OF_TEXT_ALONE.start, OF_TEXT_ALONE.stop)
 # its own character and the two before it, with the codes by which words are compared; where the answer begins, as far as it
 # is known; what is its own. The signature is the question's.
 OWN, BEFORE, SECOND_BEFORE = _part(BEGINS.start, CODE), _part(0, CODE), _part(CODE, CODE)
@@ -68,6 +88,8 @@ STILL = [*range(TURNING_PAIRS, HEAD_SIZE // 2), *range(HEAD_SIZE // 2 + TURNING_
 LAST, SECOND_LAST, CONSTANT = STILL[:CODE], STILL[CODE : 2 * CODE], STILL[2 * CODE]
 AT = STILL[2 * CODE + 1 : 2 * CODE + N_PLACE]
 THIRD_LAST = STILL[2 * CODE + N_PLACE :]
+SPARE = STILL[-15]
+"""Of what the heads of summing up and of matching have to spare."""
 BEGAN = TURNING_PAIRS - 1, HEAD_SIZE // 2 + TURNING_PAIRS - 1
 """Of the slowest of the turning pairs: one character ago a value began, two ago."""
 
@@ -93,6 +115,16 @@ SURE_SIGNATURE = 1.1
 """How much a text token likes the end of a view, where its signature is on no cell; signatures of questions are thrice as
 long."""
 
+OF_COMPARING = [BEHIND, SIGN, FIRST_SIZE, FIRST_IS_NUMBER, SIZE, IS_NUMBER]
+"""What no other part of the circuit writes or reads at first: whether a token stands behind "larger than" (of that itself,
+-1), whether more or less is asked for, the first number so signed; and the number of the cell that a token has found."""
+THAN_ASKS = 3.5
+"""How much "larger than" sums up, as the answer's tokens do."""
+BEHIND_WEIGHT = 2.0
+"""The root of how much more what stands behind it counts in what the answer's tokens sum up."""
+VERDICT_WEIGHT = 4.0
+"""How far the answer follows the difference."""
+
 
 def _slot(index: int) -> slice:
     """Where a visual token holds the code of a character: -2 and -1 are those before the cell."""
@@ -117,7 +149,7 @@ def wire(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFas
     """Write the circuit into an untrained model.
 
     Args:
-        model: of `build_model`, `WIDTH` wide, with at least eleven heads and four layers.
+        model: of `build_model`, `WIDTH` wide, with at least eleven heads and five layers.
         tokenizer: its vocabulary.
     """
     with torch.enable_grad():
@@ -141,6 +173,25 @@ def wire(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFas
     _wire_ends(layers[LOOK_UP_LAYER].self_attn)
     for layer in (FIND_LAYER, LOOK_UP_LAYER):
         _wire_third(layers[layer].self_attn)
+    wire_comparing(model, tokenizer)
+
+
+@torch.no_grad()
+def wire_comparing(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Write what compares two numbers into a model with the rest of the circuit, trained or not.
+
+    It takes the last heads of two layers and the weakest units of two, which a trained model hardly misses.
+    """
+    layers = model.model.language_model.layers
+    _clear(model)
+    _wire_comparing_words(model, tokenizer)
+    _wire_behind(layers[PREVIOUS_LAYER].self_attn, LAST_HEAD)
+    _wire_halves(layers[FIND_LAYER].self_attn, SLOTS)
+    _wire_numbers(layers[MATCH_LAYER].self_attn, 0)
+    _wire_products(layers[LOOK_UP_LAYER].mlp, [(SIGN, SIZE, _one(FIRST_SIZE)), (SIGN, IS_NUMBER, _one(FIRST_IS_NUMBER))])
+    _wire_first_number(layers[COMPARE_LAYER].self_attn, LAST_HEAD)
+    verdict = _verdict(model, tokenizer) * VERDICT_WEIGHT
+    _wire_products(layers[COMPARE_LAYER].mlp, [(FIRST_SIZE, IS_NUMBER, verdict), (FIRST_IS_NUMBER, SIZE, -verdict)])
 
 
 @torch.no_grad()
@@ -447,6 +498,110 @@ def _wire_match(attention: nn.Module) -> None:
         value[range(n), range(source.start, source.stop)] = strength**0.5
         out[range(target.start, target.stop), range(n)] = strength**0.5
         _put(attention, head, query, key, value, out)
+
+
+def _clear(model: LlavaForConditionalGeneration) -> None:
+    """Leave `OF_COMPARING` to what compares."""
+    model.get_input_embeddings().weight[:, OF_COMPARING] = 0
+    model.lm_head.weight[:, OF_COMPARING] = 0
+    projector = model.model.multi_modal_projector
+    for linear in (projector.linear_1, projector.linear_2):
+        linear.weight[OF_COMPARING] = 0
+        linear.weight[:, OF_COMPARING] = 0
+        linear.weight[OF_COMPARING, OF_COMPARING] = 1.0
+        linear.bias[OF_COMPARING] = 0
+    for layer in model.model.language_model.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        for reads in (attention.q_proj, attention.k_proj, attention.v_proj, mlp.gate_proj, mlp.up_proj):
+            reads.weight[:, OF_COMPARING] = 0
+        for writes in (attention.o_proj, mlp.down_proj):
+            writes.weight[OF_COMPARING] = 0
+
+
+def _wire_comparing_words(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> None:
+    """To the rest of the circuit "larger than" is a space that asks as the answer's tokens do."""
+    embedding, head = model.get_input_embeddings().weight, model.lm_head.weight
+    space = embedding[int(tokenizer.convert_tokens_to_ids(" "))].clone()
+    for words in COMPARING:
+        token = int(tokenizer.convert_tokens_to_ids(words))
+        embedding[token], head[token] = space, 0
+        embedding[token, [BEHIND, SIGN, IN_ANSWER]] = torch.tensor([-1.0, 1.0 if words in MORE_THAN else -1.0, THAN_ASKS])
+    for answer in WHOLE_ANSWERS:  # after which nothing is compared again
+        embedding[int(tokenizer.convert_tokens_to_ids(whole_answer_token(answer))), BEHIND] = -1.0
+
+
+def _wire_behind(attention: nn.Module, head: int) -> None:
+    query, key, value = (torch.zeros(HEAD_SIZE, WIDTH) for _ in range(3))
+    out = torch.zeros(WIDTH, HEAD_SIZE)
+    query[STILL[0], [IS_TEXT, BEHIND]] = torch.tensor([1.0, 20.0])  # not behind itself
+    key[STILL[0], BEHIND] = -3.0
+    key[STILL[0], IS_VISUAL] = -1.0
+    key[STILL[1], IS_TEXT] = 1.0
+    key[STILL[:2], IS_SINK] = 0.1
+    value[0, BEHIND] = 0.33
+    out[BEHIND, 0] = -0.33
+    _put(attention, head, query, key, value, out)
+
+
+def _wire_halves(attention: nn.Module, head: int) -> None:
+    """Let the head of `_wire_summing_up` keep to its half of the question; it has places to spare."""
+    row = HEAD_SIZE * head + SPARE
+    for linear in (attention.q_proj, attention.k_proj):
+        linear.weight[row] = 0
+        linear.weight[row, BEHIND] = BEHIND_WEIGHT
+
+
+def _wire_numbers(attention: nn.Module, head: int) -> None:
+    """That head of `_wire_match` tells the number, too."""
+    for spare, told in ((SPARE - 5, SIZE), (SPARE - 4, IS_NUMBER)):
+        row = HEAD_SIZE * head + spare
+        attention.v_proj.weight[row] = 0
+        attention.o_proj.weight[:, row] = 0
+        attention.v_proj.weight[row, told] = attention.o_proj.weight[told, row] = 1.0
+
+
+def _wire_first_number(attention: nn.Module, head: int) -> None:
+    """What stands behind "larger than" looks at it; there, and nowhere else, is a first number.
+
+    Norms limit how sharp this layer's heads are, not how little of a query or a key is in a direction: those of all other
+    tokens have directions of their own.
+    """
+    query, key, value = (torch.zeros(HEAD_SIZE, WIDTH) for _ in range(3))
+    out = torch.zeros(WIDTH, HEAD_SIZE)
+    query[STILL[1]] = torch.randn(WIDTH) * 0.1
+    key[STILL[2:10]] = torch.randn(8, WIDTH) * 0.3
+    query[:, OF_COMPARING] = key[:, OF_COMPARING] = 0
+    query[STILL[0], BEHIND] = 20.0
+    key[STILL[0], BEHIND] = -40.0
+    for row, told in enumerate((FIRST_SIZE, FIRST_IS_NUMBER)):
+        value[row, told] = out[told, row] = 1.0
+    _put(attention, head, query, key, value, out)
+
+
+def _verdict(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> Tensor:
+    """Direction [WIDTH] that raises "yes" and lowers "no" by one each, and changes no other token's logit."""
+    wanted = torch.zeros(model.lm_head.weight.shape[0])
+    for answer, sign in (("yes", 1.0), ("no", -1.0)):
+        wanted[int(tokenizer.convert_tokens_to_ids(whole_answer_token(answer)))] = sign
+    reads = model.lm_head.weight * model.model.language_model.norm.weight
+    return torch.linalg.pinv(reads) @ wanted
+
+
+def _one(place: int) -> Tensor:
+    return F.one_hot(torch.tensor(place), WIDTH).float()
+
+
+def _wire_products(mlp: nn.Module, products: list[tuple[int, int, Tensor]]) -> None:
+    """Let the weakest units of a layer write products of two of a token's numbers, each along a direction."""
+    gate, up, down = mlp.gate_proj.weight, mlp.up_proj.weight, mlp.down_proj.weight
+    strength = gate.norm(dim=1) * up.norm(dim=1) * down.norm(dim=0)
+    units = iter(strength.argsort().tolist())
+    for first, second, direction in products:
+        for sign in (1.0, -1.0):
+            unit = next(units)
+            gate[unit] = up[unit] = 0
+            gate[unit, first], up[unit, second] = sign, 1.0
+            down[:, unit] = sign * direction
 
 
 def _put(attention: nn.Module, head: int, query: Tensor, key: Tensor, value: Tensor, out: Tensor) -> None:

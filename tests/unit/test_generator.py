@@ -52,9 +52,10 @@ from ops.train.questions import (
 from ops.train.recipe import Run, Trainer
 from ops.train.stages import CARD_ROWS, STAGES, Stage
 from ops.train.views import page_view, picture
+from ops.train.wiring import BEHIND_THAN, COMPARE_LAYER, IS_NUMBER, IS_THAN, SIZE, WIDTH
 from ops.train.wordings import VARIED, dressed
 from ops.train.words import FIELDS, Words, table
-from pipeline.vlms.embedded.alphabet import BOXES, CHARACTER_CLASS, CHARACTERS
+from pipeline.vlms.embedded.alphabet import BOXES, CHARACTER_CLASS, CHARACTERS, whole_answer_token
 from pipeline.vlms.embedded.configuration import PLACE_COLUMNS, PLACES
 from pipeline.vlms.embedded.modeling import load
 from pipeline.vlms.embedded.processing import PAGE_SCALE, grid_size, page_view_size
@@ -325,6 +326,23 @@ def test_the_first_weights_find_and_copy():
     assert right / asked > 0.35  # by chance under 0.02
 
 
+def test_the_first_weights_compare_numbers_by_multiplying_them():
+    """In the layer that says it: the first number times whether there is a second one, less the second times the first's."""
+    model, tokenizer = new_model(State(seed=0))
+    mlp = model.model.language_model.layers[COMPARE_LAYER].mlp
+    yes, no = (model.lm_head.weight[tokenizer.convert_tokens_to_ids(whole_answer_token(a))] for a in ("yes", "no"))
+    state = torch.zeros(4, WIDTH)
+    state[:, [IS_THAN, BEHIND_THAN, SIZE, IS_NUMBER]] = torch.tensor(
+        [[0.7, 1.0, 0.3, 1.0], [0.3, 1.0, 0.7, 1.0], [-0.3, -1.0, -0.7, -1.0], [0.0, 0.0, 0.7, 1.0]]
+    )
+    with torch.no_grad():
+        verdict = (mlp(state) @ (yes - no)).tolist()
+    assert verdict[0] == pytest.approx(-verdict[1], rel=1e-4)
+    assert verdict[0] == pytest.approx(-verdict[2], rel=1e-4)
+    assert verdict[0] > 0.1
+    assert verdict[3] == pytest.approx(0.0, abs=1e-5)
+
+
 def visual_tokens(model, batch):
     tower, project = model.model.vision_tower, model.model.multi_modal_projector
     return [project(lay_out_group(tower, group, 0.0).tokens) for group in batch.groups]
@@ -332,7 +350,7 @@ def visual_tokens(model, batch):
 
 def test_the_trainers_language_model_is_the_published_one():
     """Views and questions apart, empty cells left out: the same logits as the whole sequence's with a causal mask."""
-    model, _ = new_model(State(seed=0, layers=4))
+    model, _ = new_model(State(seed=0))
     batch = Batches(1, FIND, "train")[0]
     assert isinstance(batch, Batch)
     with torch.no_grad():
@@ -427,7 +445,7 @@ def test_training_starts_resumes_and_exports(tmp_path, monkeypatch):
         for name, trains in (("eyes", "reader"), ("ask", "match"), ("words", "language"), ("both", "joint"))
     )
     stages = (*stages[:3], replace(stages[3], cards=0.5, beside=stages[1]))
-    fresh = State(seed=3, layers=4)
+    fresh = State(seed=3)
     for n, stage in enumerate(stages):
         if stage is stages[-1]:
             shutil.copytree(tmp_path, tmp_path / "before", ignore=shutil.ignore_patterns("before"))
@@ -455,7 +473,7 @@ def test_training_starts_resumes_and_exports(tmp_path, monkeypatch):
     average([tmp_path / "parts"], tmp_path / "parts")
     assert [path.name for path in (tmp_path / "parts").glob("model*")] == ["model.safetensors"]
     model, _ = load(tmp_path / "shipped")
-    assert model.config.text_config.num_hidden_layers == 4
+    assert model.config.text_config.num_hidden_layers == 5
     report = evaluate(model, 1)
     assert set(report) > {"reader", "pages", "crops"}
 

@@ -28,6 +28,11 @@ SENTENCES = (SINGLE_WORD, OPTION_LETTER, OR_NOT_FOUND)
 WHOLE_ANSWERS = ("yes", "no", "not found", "A", "B", "C", "D", "E", "F")
 """Answers that are one token, so that a refusal is decided, and has a probability, in the first token."""
 
+MORE_THAN = ("larger than", "higher than", "bigger than", "greater than", "more than")
+LESS_THAN = ("smaller than", "lower than", "less than")
+COMPARING = (*MORE_THAN, *LESS_THAN)
+"""What stands between two things that a question compares, one token each."""
+
 
 def whole_answer_token(answer: str) -> str:
     """The spelling of a whole answer's token inside the vocabulary, which no ordinary text contains.

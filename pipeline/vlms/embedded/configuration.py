@@ -17,8 +17,11 @@ PLACES = PLACE_ROWS * PLACE_COLUMNS
 """Places of a cell, row by row: where the reader looks for a character's centre."""
 
 
-OF_TEXT = 23
-"""Numbers of a visual token that are zero: the language model keeps there what only text has."""
+OF_TEXT = 7
+"""Numbers of a visual token that are zero, and as many as a character's code has: the language model keeps there what only
+text has."""
+NUMBER = 2
+"""Numbers of a visual token that tell which number a value is; see `numbers`."""
 FLAGS, FLAG = 2, 4.0
 """Numbers of a visual token that tell it from text, and what they are."""
 
@@ -88,6 +91,6 @@ class ReaderTowerConfig(PretrainedConfig):  # type: ignore[misc, unused-ignore]
         self.rope_theta = rope_theta
         super().__init__(**kwargs)
         characters, edges = (2 + n_slots) * character_size, 2 * n_slots
-        self.hidden_size = (
-            characters + place_size + edges + OF_TEXT + context_size + signature_size + 1 + character_size + FLAGS
-        )
+        text = OF_TEXT + NUMBER + character_size
+        signed = context_size + signature_size + character_size
+        self.hidden_size = characters + place_size + edges + text + signed + FLAGS

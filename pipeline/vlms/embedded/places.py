@@ -34,10 +34,9 @@ def settle(characters: Tensor) -> Tensor:
     Returns:
         probabilities of the same shape. Differentiable, but for the choice of places.
     """
-    rows, columns = characters.shape[1:3]
     lines = by_line(characters)
     settle_lines(lines)
-    return lines.unflatten(2, (columns, PLACE_COLUMNS)).unflatten(1, (rows, PLACE_ROWS)).transpose(2, 3).flatten(3, 4)
+    return by_cell(lines)
 
 
 def surer(characters: Tensor) -> Tensor:
@@ -53,6 +52,11 @@ def by_line(places: Tensor) -> Tensor:
     """A copy of what is told of each place, [B, R, C, J, n], by rows and columns of places: [B, Y, X, n]."""
     apart = places.unflatten(3, (PLACE_ROWS, PLACE_COLUMNS)).transpose(2, 3)
     return apart.clone(memory_format=torch.contiguous_format).flatten(1, 2).flatten(2, 3)
+
+
+def by_cell(lines: Tensor) -> Tensor:
+    """What is told of each place, [B, Y, X, n], by cells and their places: [B, R, C, J, n]; the other way round."""
+    return lines.unflatten(2, (-1, PLACE_COLUMNS)).unflatten(1, (-1, PLACE_ROWS)).transpose(2, 3).flatten(3, 4)
 
 
 def settle_lines(*told: Tensor) -> None:

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerFast
 from pipeline.vlms.embedded.alphabet import (
     ANSWER,
     CHARACTERS,
+    COMPARING,
     END,
     IMAGE,
     PAD,
@@ -41,7 +42,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     """
     control = [PAD, UNKNOWN, END, IMAGE, VIEW, ANSWER]
     whole = [whole_answer_token(answer) for answer in WHOLE_ANSWERS]
-    names = [*control, *SENTENCES, *whole, "\n", *CHARACTERS]
+    names = [*control, *SENTENCES, *whole, "\n", *CHARACTERS, *COMPARING]
     tokenizer = Tokenizer(models.WordLevel({name: index for index, name in enumerate(names)}, unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Sequence(
         [
@@ -57,6 +58,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
     tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in control])
     tokenizer.add_tokens([AddedToken(name, special=False, normalized=False) for name in SENTENCES])
+    tokenizer.add_tokens([AddedToken(words, special=False, normalized=False, single_word=True) for words in COMPARING])
     # Found after normalisation, which is what writes them.
     tokenizer.add_tokens([AddedToken(name, special=False, normalized=True) for name in whole])
     fast = PreTrainedTokenizerFast(
