@@ -69,7 +69,8 @@ def magnitudes(classes: Tensor) -> Tensor:
 
 def _line(classes: list[int]) -> tuple[str, list[int]]:
     """The text of a line of places, with a line break where words lie apart, and each character's place."""
-    text, places = "", []
+    text = ""
+    places: list[int] = []
     for place, number in enumerate(classes):
         if not number:
             continue
