@@ -52,7 +52,7 @@ from ops.train.questions import (
 from ops.train.recipe import Run, Trainer
 from ops.train.stages import CARD_ROWS, STAGES, Stage
 from ops.train.views import page_view, picture
-from ops.train.wiring import BEHIND_THAN, COMPARE_LAYER, IS_NUMBER, IS_THAN, SIZE, WIDTH
+from ops.train.wiring import COMPARE_LAYER, FIRST_IS_NUMBER, FIRST_SIZE, IS_NUMBER, SIZE, WIDTH
 from ops.train.wordings import VARIED, dressed
 from ops.train.words import FIELDS, Words, table
 from pipeline.vlms.embedded.alphabet import BOXES, CHARACTER_CLASS, CHARACTERS, whole_answer_token
@@ -332,7 +332,7 @@ def test_the_first_weights_compare_numbers_by_multiplying_them():
     mlp = model.model.language_model.layers[COMPARE_LAYER].mlp
     yes, no = (model.lm_head.weight[tokenizer.convert_tokens_to_ids(whole_answer_token(a))] for a in ("yes", "no"))
     state = torch.zeros(4, WIDTH)
-    state[:, [IS_THAN, BEHIND_THAN, SIZE, IS_NUMBER]] = torch.tensor(
+    state[:, [FIRST_SIZE, FIRST_IS_NUMBER, SIZE, IS_NUMBER]] = torch.tensor(
         [[0.7, 1.0, 0.3, 1.0], [0.3, 1.0, 0.7, 1.0], [-0.3, -1.0, -0.7, -1.0], [0.0, 0.0, 0.7, 1.0]]
     )
     with torch.no_grad():
